@@ -1,0 +1,1 @@
+"""Networks, and the one seam into them (`control.py`)."""

@@ -1,0 +1,323 @@
+"""The judge of the Portraits world: attributes, identity and parts in one small network.
+
+The set is rendered once into the cache folder: three chunks in five of the full world, two of
+the training distribution; one chunk in three with a map of its parts. Mirrored copies are
+exact but for a glint in the eye, once the signs of yaw, roll and light are turned. Weak noise and
+blur keep the judge from leaning on the film grain, which a generator does not draw. Batch k and its
+noise depend on the seed and k alone, so a run that was killed goes on as if it had not been.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from coursekit import images, portraits, pretrained
+from coursekit.nets.judge import MIDDLES, READ, SPREADS, Judge, Reading
+from coursekit.portraits import CATEGORICAL, TRAINING, Portraits, truth
+from coursekit.recipes import cache_folder, fresh
+
+NAME = "judge"
+CHUNK, CHUNKS, DATA_SEED = 512, 128, 0
+BATCH, STEPS, LR, DECAY = 64, 6000, 2e-3, 0.02
+TINY = {"config": {"widths": (8, 8, 8, 8), "depths": (1, 1, 1, 1), "summary": 16},
+        "chunk": 16, "chunks": 5, "batch": 8, "steps": 20}
+LOG_SECONDS, SAVE_SECONDS = 30.0, 120.0
+MIRRORED = [READ.index(name) for name in ("yaw", "roll", "light")]
+DRAWING = ("attributes", "scene", "anatomy", "wardrobe", "backgrounds", "styles", "noise", "render")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """step of steps, images seen, loss of the update, seconds of training, images_per_second.
+
+    While the set is rendered, step is 0 and the loss is NaN.
+    """
+
+    step: int
+    steps: int
+    images: int
+    loss: float
+    seconds: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class Batch:
+    """x (b, 3, 64, 64), codes {name: (b,)}, weights {name: (b,)} that are 0 where the attribute
+    cannot be seen, values (b, 17) standardised, maps (m, 64, 64) of the rows `mapped`."""
+
+    x: Tensor
+    codes: dict[str, Tensor]
+    weights: dict[str, Tensor]
+    values: Tensor
+    maps: Tensor
+    mapped: Tensor
+
+
+def run(out: Path, *, data: Path | None = None, steps: int | None = None,
+        minutes: float | None = None, start: str | None = None, resume: bool = True,
+        device: str = "cpu", seed: int = 0, tiny: bool = False) -> Iterator[Progress]:
+    """Trains it in `out`; arguments as in `coursekit.recipes`. data is refused: it is rendered."""
+    if data is not None:
+        raise ValueError(f"data='{data}': the judge renders its own pictures; leave it out")
+    chunk, chunks, batch = (TINY[k] for k in ("chunk", "chunks", "batch")) if tiny else (
+        CHUNK, CHUNKS, BATCH)
+    folder = cache_folder() / f"judge-{chunk}x{chunks}-{world()}"
+    yield from draw(folder, chunk, chunks, device)
+    net = begin(start, TINY["config"] if tiny else {}, seed)
+    steps = steps or (10**9 if minutes else TINY["steps"] if tiny else STEPS)
+    out.mkdir(parents=True, exist_ok=True)
+    renders = Renders(folder, chunk, batch, seed)
+    yield from fit(out, net.to(device), renders, steps=steps, resume=resume, device=device,
+                   seconds=60 * minutes if minutes else None)
+
+
+def begin(start: str | None, config: dict, seed: int) -> Judge:
+    """A fresh judge, or the weights that `start` names."""
+    if start is None:
+        return fresh(Judge, config, seed)
+    net = pretrained.load(start).net
+    if not isinstance(net, Judge):
+        raise ValueError(f"start='{start}' is a {type(net).__name__}: accepted is a Judge")
+    return net
+
+
+# ---- the set --------------------------------------------------------------------------------
+
+
+def records(k: int, chunk: int) -> Portraits:
+    """The portraits of chunk k."""
+    generator = torch.Generator().manual_seed(DATA_SEED * 1_000_003 + k)
+    return portraits.sample(chunk, generator, **({} if k % 5 < 3 else TRAINING))
+
+
+def draw(folder: Path, chunk: int, chunks: int, device: str) -> Iterator[Progress]:
+    """Renders what is missing of the set into `folder`: images.npy, labels.npy, done.npy."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels = _array(folder / "images.npy", (chunks, chunk, 3, 64, 64))
+    maps = _array(folder / "labels.npy", ((chunks + 2) // 3, chunk, 64, 64))
+    done = _array(folder / "done.npy", (chunks,))
+    begun, drawn = time.perf_counter(), 0
+    for k in range(chunks):
+        if done[k]:
+            continue
+        some = records(k, chunk).to(device)
+        pixels[k] = images.to_uint8(portraits.render(some)).cpu().numpy()
+        if k % 3 == 0:
+            maps[k // 3] = truth.labels(some).cpu().numpy()
+        done[k] = 1
+        drawn += chunk
+        seconds = time.perf_counter() - begun
+        yield Progress(0, 1, 0, math.nan, seconds, drawn / seconds)
+
+
+def _array(file: Path, shape: tuple[int, ...]) -> numpy.ndarray:
+    if file.exists():
+        return numpy.load(file, mmap_mode="r+")
+    return numpy.lib.format.open_memmap(file, mode="w+", dtype=numpy.uint8, shape=shape)
+
+
+def world() -> str:
+    """Eight letters that change with what draws the world, so that no stale render is used."""
+    folder = Path(portraits.__file__).parent
+    return hashlib.sha256(b"".join((folder / f"{s}.py").read_bytes() for s in DRAWING)).hexdigest()[
+        :8]
+
+
+class Renders:
+    """The set as batches: renders(k) -> Batch, mirrored at random, with weak noise and blur."""
+
+    def __init__(self, folder: Path, chunk: int, batch: int, seed: int) -> None:
+        self.pixels = numpy.load(folder / "images.npy", mmap_mode="r")
+        self.maps = numpy.load(folder / "labels.npy", mmap_mode="r")
+        self.records = portraits.stack(*(records(k, chunk) for k in range(len(self.pixels))))
+        self.chunk, self.batch, self.seed = chunk, batch, seed
+        self._epoch, self._order = -1, numpy.empty(0)
+
+    def __call__(self, k: int) -> Batch:
+        n = len(self.records) // self.batch
+        epoch, place = divmod(k, n)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = numpy.random.default_rng((self.seed, epoch)).permutation(
+                len(self.records))
+        rows = self._order[place * self.batch : (place + 1) * self.batch]
+        chunk, row = rows // self.chunk, rows % self.chunk
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + k)
+        x = images.from_uint8(torch.from_numpy(self.pixels[chunk, row]))
+        with_map = numpy.flatnonzero(chunk % 3 == 0)
+        maps = torch.from_numpy(self.maps[chunk[with_map] // 3, row[with_map]]).long()
+        mapped = torch.from_numpy(with_map)
+        some = self.records[torch.from_numpy(rows)]
+        values = standardised(some)
+        flip = torch.rand(len(x), generator=generator) < 0.5
+        x[flip] = x[flip].flip(-1)
+        maps[flip[mapped]] = maps[flip[mapped]].flip(-1)
+        for column in MIRRORED:
+            values[flip, column] *= -1
+        return Batch(worn(x, generator), {a: getattr(some, a) for a in CATEGORICAL},
+                     weights(some), values, maps, mapped)
+
+
+def standardised(p: Portraits) -> Tensor:
+    """(b, 17) what the judge should read: (value - middle) / spread, in the order of READ."""
+    columns = [(getattr(p, name) - middle) / spread
+               for name, middle, spread in zip(READ, MIDDLES, SPREADS, strict=True)]
+    return torch.stack(columns, 1)
+
+
+def weights(p: Portraits) -> dict[str, Tensor]:
+    """1 where a categorical attribute can be seen at all, else 0; one (b,) tensor for each."""
+    cast = p.where("style", "bronze")
+    seen = {name: torch.ones(len(p)) for name in CATEGORICAL}
+    seen["hair_colour"] = (p.where("subject", "woman", "man") & ~cast).float()
+    seen["clothes"] = (~cast).float()
+    seen["ageing"] = (p.age > 0.5).float()
+    seen["eyes"] = (~p.where("glasses", "sunglasses")).float()
+    return seen
+
+
+def worn(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Pictures with noise of up to 10 grey levels added, three in ten of them slightly blurred."""
+    b = len(x)
+    share = 0.6 * torch.rand(b, 1, 1, 1, generator=generator)
+    share = share * (torch.rand(b, 1, 1, 1, generator=generator) < 0.3)
+    soft = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 2, 1)
+    soft = F.avg_pool2d(soft, 2, 1)  # 2x2 twice: the binomial filter 1 2 1
+    sigma = 0.04 * torch.rand(b, 1, 1, 1, generator=generator)
+    noise = torch.randn(x.shape, generator=generator)
+    return (x + share * (soft - x) + sigma * noise).clamp(-1, 1)
+
+
+# ---- the fit --------------------------------------------------------------------------------
+
+
+def fit(out: Path, net: Judge, renders: Renders, *, steps: int, resume: bool, device: str,
+        seconds: float | None) -> Iterator[Progress]:
+    """AdamW with one cycle of the learning rate, which follows the clock where that is ahead."""
+    optimiser = torch.optim.AdamW(net.parameters(), lr=LR, betas=(0.9, 0.99), weight_decay=DECAY)
+    checkpoint, done = out / "checkpoint.pt", {"step": 0, "seconds": 0.0}
+    if resume and checkpoint.exists():
+        done = restore(checkpoint, net, optimiser)
+    net.train()
+    logged = saved = time.perf_counter()
+    progress = None
+    try:
+        while done["step"] < steps and (seconds is None or done["seconds"] < seconds):
+            begun = time.perf_counter()
+            share = max(done["step"] / steps, done["seconds"] / seconds if seconds else 0.0)
+            for group in optimiser.param_groups:
+                group["lr"] = LR * cycle(share)
+            loss = objective(net, renders(done["step"]), device)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            said = float(loss.detach())
+            if not math.isfinite(said):
+                raise FloatingPointError(f"loss is {said} at step {done['step']}: lr {LR} is high")
+            optimiser.step()
+            now = time.perf_counter()
+            done = {"step": done["step"] + 1, "seconds": done["seconds"] + now - begun}
+            progress = Progress(done["step"], steps, done["step"] * renders.batch, said,
+                                done["seconds"], renders.batch / (now - begun))
+            if now - logged > LOG_SECONDS:
+                log(out, progress)
+                logged = now
+            if now - saved > SAVE_SECONDS:
+                save(checkpoint, net, optimiser, done)
+                saved = now
+            yield progress
+    finally:
+        if progress is not None:
+            save(checkpoint, net, optimiser, done)
+    if progress is not None:
+        log(out, progress)
+    export(out, net, done, renders, device)
+
+
+def cycle(share: float) -> float:
+    """The learning rate's share of its peak: up over the first 6% of the run, a cosine down."""
+    if share < 0.06:
+        return 0.04 + 0.96 * share / 0.06
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (share - 0.06) / 0.94))) + 1e-3
+
+
+def objective(net: Judge, batch: Batch, device: str) -> Tensor:
+    """Twice the mean cross-entropy of the attributes, the likelihood of the continuous ones, and
+    half the cross-entropy of the parts."""
+    features = net.features(batch.x.to(device))
+    reading = net.read(features)
+    terms = []
+    for name, logits in reading.logits.items():
+        each = F.cross_entropy(logits, batch.codes[name].to(device), reduction="none")
+        weight = batch.weights[name].to(device)
+        terms.append((each * weight).sum() / weight.sum().clamp(min=1))
+    loss = 2 * torch.stack(terms).mean() + likelihood(reading, batch.values.to(device))
+    if len(batch.mapped):
+        parts = net.segment([f[batch.mapped.to(device)] for f in features[:3]])
+        loss = loss + 0.5 * F.cross_entropy(parts, batch.maps.to(device))
+    return loss
+
+
+def likelihood(reading: Reading, values: Tensor) -> Tensor:
+    """Gaussian negative log-likelihood, weighted by the deviation so that what is still uncertain
+    keeps its gradient (Seitzer et al. 2022, eq. 8 with beta = 1/2)."""
+    each = 0.5 * (reading.log_var + (reading.mean - values) ** 2 * (-reading.log_var).exp())
+    return (each * (0.5 * reading.log_var).exp().detach()).mean()
+
+
+# ---- what is written ------------------------------------------------------------------------
+
+
+def save(file: Path, net: Judge, optimiser: torch.optim.Optimizer, done: dict) -> None:
+    with images.whole(file) as part:
+        torch.save({"net": net.state_dict(), "optimiser": optimiser.state_dict(), **done}, part)
+
+
+def restore(file: Path, net: Judge, optimiser: torch.optim.Optimizer) -> dict:
+    try:
+        saved = torch.load(file, map_location="cpu", weights_only=True)
+        net.load_state_dict(saved["net"])
+        optimiser.load_state_dict(saved["optimiser"])
+        return {k: saved[k] for k in ("step", "seconds")}
+    except (KeyError, RuntimeError, ValueError) as problem:
+        raise ValueError(f"checkpoint '{file}' is damaged or of another network "
+                         f"({str(problem).splitlines()[0][:120]}): delete it") from problem
+
+
+def log(out: Path, p: Progress) -> None:
+    with (out / "log.txt").open("a", encoding="utf-8") as file:
+        file.write(f"{time.strftime('%H:%M:%S')}  step {p.step}  images {p.images}  loss "
+                   f"{p.loss:.4f}  {p.images_per_second:.0f} images/s  {p.seconds / 60:.1f} min\n")
+
+
+def export(out: Path, net: Judge, done: dict, renders: Renders, device: str) -> None:
+    """The model and its card, which says how it was made."""
+    pretrained.save(out, net, net.config)
+    facts = {"Data": f"{len(renders.records)} renders (three fifths of the full world, two fifths "
+                     f"of the training distribution), seed {DATA_SEED}",
+             "Updates": f"{done['step']} of {renders.batch} pictures, seed {renders.seed}",
+             "Training time": f"{done['seconds']:.0f} s, {device}, {torch.get_num_threads()} threads",
+             "Parameters": sum(p.numel() for p in net.parameters()),
+             "Net": json.dumps(net.config)}
+    lines = [CARD, *(f"| {k} | {v} |" for k, v in facts.items()), ""]
+    with images.whole(out / "card.md") as part:
+        part.write_text("\n".join(lines), encoding="utf-8")
+
+
+CARD = """# judge
+
+Reads attributes, identity and parts off portraits of the course's own world, 64x64. AdamW, one
+cycle of the learning rate, mirrored copies, weak noise and blur. Made by `coursekit train judge`;
+`coursekit bench judge` prints its gates.
+
+| | |
+|---|---|"""
