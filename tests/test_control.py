@@ -3,6 +3,7 @@
 import pytest
 import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
+from diffusers.models.attention_processor import AttnProcessor
 
 from coursekit.nets.control import Site, controlled, tapped, trace
 from coursekit.nets.unet import UNet
@@ -77,19 +78,16 @@ def test_the_identity_through_probs_agrees_with_the_fused_kernel(case):
         torch.testing.assert_close(output(case), plain, rtol=0, atol=2e-6)
 
 
-def test_explicit_attention_agrees_with_diffusers_own(case):
+@pytest.mark.parametrize("make", [unconditional, conditional])
+def test_explicit_attention_agrees_with_diffusers_own(make):
     """Not with our fused branch: with the processor of the library that forms probabilities."""
-    from diffusers.models.attention_processor import AttnProcessor
-
-    net = case[0]
-    if isinstance(net, UNet):
-        pytest.skip("ours has no such processor")
+    net, inputs = make()
     for m in net.modules():
         if hasattr(m, "set_processor"):
             m.set_processor(AttnProcessor())
-    theirs = output(case)
+    theirs = output((net, inputs))
     with controlled(net, probs=same_probs):
-        torch.testing.assert_close(output(case), theirs, rtol=0, atol=2e-6)
+        torch.testing.assert_close(output((net, inputs)), theirs, rtol=0, atol=2e-6)
 
 
 def test_probabilities_are_probabilities_and_an_edit_of_them_counts(case):

@@ -200,6 +200,7 @@ class UNet(nn.Module):
         super().__init__()
         self.config = {k: list(v) if isinstance(v, Sequence) else v for k, v in locals().items()
                        if k not in ("self", "__class__")}
+        _check_sizes(channels, encoder, decoder, attention, groups, unshuffle)
         time_dim = 4 * channels[0]
         rest = (head_dim, groups, time_dim, code_dim, context_dim, dropout)
 
@@ -235,8 +236,9 @@ class UNet(nn.Module):
         """
         levels = len(self.config["channels"])
         codes = [code] * levels if code is None or isinstance(code, Tensor) else list(code)
-        t = torch.as_tensor(t, device=x.device).expand(x.shape[0])
-        self._check(x, context, codes, residuals)
+        t = torch.as_tensor(t, device=x.device)
+        self._check(x, t, context, codes, residuals)
+        t = t.expand(x.shape[0])
         emb = self.time(time_embedding(t, self.config["channels"][0]).to(x.dtype))
         x = F.pixel_unshuffle(x, self.config["unshuffle"]) if self.config["unshuffle"] > 1 else x
         x = self.input(x)
@@ -259,7 +261,8 @@ class UNet(nn.Module):
         x = self.output(F.silu(self.norm(x)))
         return F.pixel_shuffle(x, self.config["unshuffle"]) if self.config["unshuffle"] > 1 else x
 
-    def _check(self, x: Tensor, context: Tensor | None, codes: list, residuals) -> None:
+    def _check(self, x: Tensor, t: Tensor, context: Tensor | None, codes: list,
+               residuals: Sequence[Tensor] | None) -> None:
         c = self.config
         side = c["unshuffle"] * 2 ** (len(c["channels"]) - 1)
         if x.ndim != 4 or x.shape[1] != c["image_channels"]:
@@ -268,6 +271,8 @@ class UNet(nn.Module):
         if x.shape[2] % side or x.shape[3] % side or 0 in x.shape:
             raise ValueError(f"x is {x.shape[2]}x{x.shape[3]}, each side must be a positive "
                              f"multiple of {side}")
+        if t.shape not in ((), x.shape[:1]):
+            raise ValueError(f"t has shape {tuple(t.shape)}, expected an int or ({x.shape[0]},)")
         if (context is None) != (c["context_dim"] is None):
             raise ValueError(f"context is {'missing' if context is None else 'given'}, but "
                              f"context_dim is {c['context_dim']}")
@@ -285,3 +290,21 @@ class UNet(nn.Module):
         if residuals is not None and len(residuals) != sum(c["encoder"]) + 1:
             raise ValueError(f"residuals has {len(residuals)} maps, expected "
                              f"{sum(c['encoder'])} (skips) + 1 (middle)")
+
+
+def _check_sizes(channels: Sequence[int], encoder: Sequence[int], decoder: Sequence[int],
+                 attention: Sequence[int], groups: int, unshuffle: int) -> None:
+    levels = len(channels)
+    for name, counts in (("encoder", encoder), ("decoder", decoder)):
+        if len(counts) != levels or min(counts) < 0:
+            raise ValueError(f"{name}={tuple(counts)}: expected one number for each of the "
+                             f"{levels} levels")
+    if any(d < e for e, d in zip(encoder, decoder, strict=True)):
+        raise ValueError(f"decoder={tuple(decoder)}: expected at least encoder={tuple(encoder)}, "
+                         "level by level, to take its skips")
+    if groups < 1 or any(c < 1 or c % groups for c in channels):
+        raise ValueError(f"channels={tuple(channels)}: expected multiples of groups={groups}")
+    if not set(attention) <= set(range(levels)):
+        raise ValueError(f"attention={tuple(attention)}: expected levels 0..{levels - 1}")
+    if unshuffle < 1:
+        raise ValueError(f"unshuffle={unshuffle}: expected a whole number >= 1")
