@@ -212,8 +212,9 @@ def test_two_repeats_are_the_edit_of_the_edit(guide, mask):
     assert torch.equal(both, twice) and not torch.equal(once, twice)
 
 
-@pytest.mark.parametrize("t0, times", [(470, [470, 400, 300, 200, 100]), (400, [400, 300, 200, 100]),
-                                       (1000, list(range(1000, 0, -100))), (7, [7])])
+@pytest.mark.parametrize("t0, times", [
+    (470, [470, 400, 300, 200, 100]), (400, [400, 300, 200, 100]),
+    (1000, list(range(1000, 0, -100))), (7, [7])])
 def test_the_path_is_entered_at_t0(guide, t0, times):
     spy = Spy()
     edit(spy, LINEAR, guide, t0, LINEAR.trailing(10))

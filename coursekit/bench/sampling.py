@@ -15,7 +15,7 @@ STUB_STEPS, STUB_N = 200, 15
 
 
 def rows(*, seed: int, device: str) -> Iterator[Row]:
-    """A U-Net of 1.1 M parameters in both loops, then a network that costs nothing (eta 0 and 1)."""
+    """A U-Net of 1.1 M parameters in both loops; a stub network that costs nothing, eta 0 and 1."""
     yield _loop(seed, device)
     for eta in (0.0, 1.0):
         yield _overhead(seed, device, eta)

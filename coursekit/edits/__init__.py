@@ -19,5 +19,5 @@ Arguments that mean the same have the same name everywhere:
     t0          a time 0..T at which something starts or ends
     generator   for what is drawn; the default is torch's global one
 
-`tests/test_edits_contract.py` holds every file to this, on a network of ours and on a diffusers one.
+`tests/test_edits_contract.py` holds every file to this, on a network of ours and one of diffusers.
 """

@@ -56,6 +56,8 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, heads: int, context_dim: int | None = None):
         super().__init__()
+        if dim % heads:
+            raise ValueError(f"dim={dim}: expected a multiple of heads={heads}")
         self.heads, self.scale = heads, (dim // heads) ** -0.5
         self.is_cross_attention = context_dim is not None
         self.to_q = nn.Linear(dim, dim, bias=False)

@@ -14,12 +14,13 @@ tiny     a toy size that only shows that it runs
 This file holds what the recipes for pictures share: the pictures, and `fit`.
 """
 
+import math
 import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy
 import torch
@@ -64,28 +65,35 @@ class Pictures:
         return int(self._order[place])
 
 
-def write_pictures(file: Path, n: int, size: int, chunks: Iterable[Tensor]) -> Iterator[int]:
+def write_pictures(file: Path, size: int, chunks: Iterable[Tensor], *,
+                   least: int = 1) -> Iterator[int]:
     """Writes chunks (b, 3, size, size) in [-1, 1] to `file` as uint8; yields how many are done.
 
-    The file appears when all n are there, or not at all.
+    The file appears when all are there, or not at all; ValueError if they are fewer than `least`.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with images.whole(file) as part:
         try:
-            shape = (n, 3, size, size)
             with part.open("wb") as stream:
-                numpy.lib.format.write_array_header_1_0(
-                    stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
-                done = 0
+                # Not through a memory map: on a full disk that is a bus error, not an OSError.
+                _write_header(stream, 0, size)
+                start, n = stream.tell(), 0
                 for chunk in chunks:
-                    # Not through a memory map: on a full disk that is a bus error, not an OSError.
                     stream.write(images.to_uint8(chunk).numpy().tobytes())
-                    done += len(chunk)
-                    yield done
+                    n += len(chunk)
+                    yield n
+                if n < least:
+                    raise ValueError(f"{n} readable pictures: at least {least} are needed")
+                stream.seek(0)
+                _write_header(stream, n, size)  # as long as before: numpy leaves room to grow
+                assert stream.tell() == start
         except OSError as problem:
             raise OSError(problem.errno, problem.strerror, str(file)) from problem
-        if done != n:
-            raise ValueError(f"n={n}: {done} pictures came")
+
+
+def _write_header(stream: BinaryIO, n: int, size: int) -> None:
+    numpy.lib.format.write_array_header_1_0(
+        stream, {"descr": "|u1", "fortran_order": False, "shape": (n, 3, size, size)})
 
 
 def cache_folder() -> Path:
@@ -100,11 +108,11 @@ def fresh(build: type[nn.Module], config: dict[str, Any], seed: int) -> nn.Modul
         return build(**config)
 
 
-def preparing(done: int, n: int, start: float) -> Update:
+def preparing(done: int, steps: int | None, start: float) -> Update:
     """A record for the time before the first update: pictures done so far, no loss yet."""
-    nan = float("nan")
     seconds = time.perf_counter() - start
-    return Update(0, 1, done, nan, nan, 0.0, seconds, done / max(seconds, 1e-9))
+    return Update(0, steps or UNLIMITED, done, math.nan, math.nan, 0.0, seconds,
+                  done / max(seconds, 1e-9))
 
 
 def fit(out: Path, net: nn.Module, pictures: Pictures, *, steps: int | None, minutes: float | None,
@@ -126,19 +134,20 @@ def fit(out: Path, net: nn.Module, pictures: Pictures, *, steps: int | None, min
                     checkpoint=out / "checkpoint.pt", every=SAVE_SECONDS, **settings)
     logged = saved = sampled = time.perf_counter()
     seen = None
-    for update in updates:
-        now = time.perf_counter()
-        seen = seen or update
-        if chief and now - logged >= LOG_SECONDS:
-            _log(out, update, seen)
-            logged, seen = now, update
-        if chief and now - saved >= SAVE_SECONDS:
-            _export(out, update, schedule, card, device)
-            saved = now
-        if chief and now - sampled >= SAMPLE_SECONDS:
-            _draw(out, update, schedule, pictures, seed)
-            sampled = now
-        yield update
+    with closing(updates):  # Ctrl-C between two updates reaches `train`, which then saves
+        for update in updates:
+            now = time.perf_counter()
+            seen = seen or update
+            if chief and now - logged >= LOG_SECONDS:
+                _log(out, update, seen)
+                logged, seen = now, update
+            if chief and now - saved >= SAVE_SECONDS:
+                _export(out, update, schedule, card, device)
+                saved = now
+            if chief and now - sampled >= SAMPLE_SECONDS:
+                _draw(out, update, schedule, pictures, seed)
+                sampled = now
+            yield update
     if chief:
         _log(out, update, seen)
         _export(out, update, schedule, card, device)

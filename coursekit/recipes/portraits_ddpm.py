@@ -21,7 +21,7 @@ SIZE, PORTRAITS, DATA_SEED = 64, 48_000, 1
 CONFIG = {"channels": (48, 80, 128, 192), "encoder": (1, 1, 2, 0), "decoder": (2, 2, 2, 0),
           "attention": (2, 3), "unshuffle": 2}
 SETTINGS = {"lr": 5e-4, "warmup": 200, "decay": 0.4, "ema": 0.999, "clip": 1.0}
-BATCH, STEPS = 32, 12_000
+BATCH, STEPS = 8, 48_000
 
 TINY = {"channels": (8, 16), "encoder": (1, 1), "decoder": (1, 1), "attention": (1,),
         "head_dim": 8, "groups": 4, "unshuffle": 4}
@@ -47,8 +47,8 @@ def run(out: Path, *, data: Path | None = None, steps: int | None = None,
     file = cache_folder() / f"portraits-{n}-{DATA_SEED}-{world()}.npy"
     if not file.exists():
         begun = time.perf_counter()
-        for done in write_pictures(file, n, SIZE, renders(n, device)):
-            yield preparing(done, n, begun)
+        for done in write_pictures(file, SIZE, renders(n, device), least=n):
+            yield preparing(done, steps, begun)
     net = begin(start, TINY if tiny else CONFIG, seed)
     card = CARD.format(n=n, data_seed=DATA_SEED, batch=batch, seed=seed)
     yield from fit(out, net, Pictures(file, batch, seed), steps=steps, minutes=minutes,

@@ -1,0 +1,222 @@
+"""The judge's network, its recipe on a toy size, and the shipped weights on fresh renders."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from coursekit import manifest, portraits, pretrained
+from coursekit.classroom import metrics
+from coursekit.nets.judge import READ, Judge
+from coursekit.portraits import CATEGORICAL, CONTINUOUS, TRAINING, truth
+from coursekit.portraits.scene import GROUPS
+from coursekit.recipes import judge as recipe
+
+SMALL = {"widths": (4, 6, 8, 8), "depths": (1, 1, 1, 1), "summary": 8}
+shipped = pytest.mark.skipif("judge" not in manifest.names(), reason="no judge is shipped yet")
+
+
+@pytest.fixture
+def x(generator):
+    return torch.rand(5, 3, 64, 64, generator=generator) * 2 - 1
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+# ---- the network ----------------------------------------------------------------------------
+
+
+def test_shapes_are_those_promised(x):
+    judge = Judge().eval()
+    with torch.no_grad():
+        features = judge.features(x)
+        reading, parts = judge.read(features), judge.segment(features)
+    assert [tuple(f.shape[1:]) for f in features] == [
+        (32, 32, 32), (64, 16, 16), (128, 8, 8), (192, 4, 4)]
+    assert {n: v.shape[1] for n, v in reading.logits.items()} == {
+        n: len(v) for n, v in CATEGORICAL.items()}
+    assert reading.mean.shape == reading.log_var.shape == (5, 17)
+    assert reading.identity.shape == (5, 10)
+    assert parts.shape == (5, len(GROUPS), 64, 64)
+    assert judge.pooled(x).shape == (5, 384)
+
+
+def test_a_picture_is_read_alike_alone_and_in_a_batch(x):
+    judge = Judge(**SMALL).eval()
+    whole, alone = judge(x), judge(x[3:4])
+    assert_close(whole.mean[3:4], alone.mean, atol=1e-5, rtol=1e-5)
+    assert_close(judge.pooled(x)[3:4], judge.pooled(x[3:4]), atol=1e-5, rtol=1e-5)
+
+
+def test_values_undo_the_standardisation_and_stay_in_range(generator):
+    p = portraits.sample(50, generator)
+    reading = Judge(**SMALL).eval()(torch.zeros(50, 3, 64, 64))
+    reading = replace(reading, mean=recipe.standardised(p))
+    for name in READ:
+        assert_close(reading.value(name), getattr(p, name), atol=1e-5, rtol=0)
+    far = replace(reading, mean=torch.full_like(reading.mean, 9.0))
+    assert all((far.value(name) == CONTINUOUS[name][1]).all() for name in READ)
+
+
+@pytest.mark.parametrize("bad, words", [
+    (torch.zeros(1, 3, 32, 32), r"x has shape \(1, 3, 32, 32\): accepted is \(b, 3, 64, 64\)"),
+    (torch.zeros(1, 1, 64, 64), r"shape \(1, 1, 64, 64\)"),
+    (torch.zeros(3, 64, 64), r"shape \(3, 64, 64\)"),
+    (torch.zeros(0, 3, 64, 64), r"shape \(0, 3, 64, 64\)"),
+    (torch.full((1, 3, 64, 64), 255.0), r"values in \[255, 255\]: accepted are \[-1, 1\]"),
+    (torch.full((1, 3, 64, 64), float("nan")), "nan"),
+])
+def test_pictures_of_another_kind_are_refused(bad, words):
+    with pytest.raises(ValueError, match=words):
+        Judge(**SMALL).eval()(bad)
+
+
+def test_what_it_does_not_read_is_refused(x):
+    reading = Judge(**SMALL).eval()(x)
+    with pytest.raises(ValueError, match="name='hue': accepted are face_width"):
+        reading.value("hue")
+    with pytest.raises(ValueError, match="name='nose': accepted are subject"):
+        reading.index("nose")
+
+
+# ---- the recipe -----------------------------------------------------------------------------
+
+
+def test_standardised_columns_have_unit_spread(generator):
+    values = recipe.standardised(portraits.sample(4000, generator))
+    assert_close(values.std(0), torch.ones(17), atol=0.04, rtol=0)
+    assert_close(values.mean(0), torch.zeros(17), atol=0.07, rtol=0)
+
+
+def test_a_mirrored_picture_has_the_mirrored_record(generator):
+    """The augmentation's claim: turning three signs is what a mirror does, but for fine detail."""
+    p = portraits.sample(24, generator, style="photo", background="plain")
+    turned = p.replace(yaw=-p.yaw, roll=-p.roll, light=-p.light)
+    agree = truth.labels(turned) == truth.labels(p).flip(-1)
+    assert agree.float().mean() > 0.98
+    unturned = truth.labels(p) == truth.labels(p).flip(-1)
+    assert unturned.float().mean() < 0.9
+    error = portraits.render(turned) - portraits.render(p).flip(-1)
+    assert error.square().mean().sqrt() < 0.15
+
+
+def test_weights_leave_out_only_what_cannot_be_seen(generator):
+    p = portraits.sample(60, generator)
+    weights = recipe.weights(p)
+    for name, other in (("clothes", "red"), ("eyes", "closed"), ("ageing", "wrinkles")):
+        q = p.replace(**{name: other})
+        hidden = p[weights[name] == 0]
+        assert len(hidden) > 0
+        change = (portraits.render(hidden) - portraits.render(q[weights[name] == 0])).abs()
+        allowed = 0.02 if name != "ageing" else 0.5  # a little ageing shows from 0.4 on
+        assert change.mean((1, 2, 3)).max() < allowed
+
+
+def test_noise_and_blur_are_weak_and_stay_in_range(x, generator):
+    worn = recipe.worn(x.clone(), generator)
+    assert worn.abs().max() <= 1
+    flat = torch.zeros(64, 3, 64, 64)
+    assert 0.01 < recipe.worn(flat, generator).std() < 0.04
+
+
+def test_cycle_rises_then_falls_to_almost_nothing():
+    shares = [recipe.cycle(k / 100) for k in range(101)]
+    top = shares.index(max(shares))
+    assert top == 6 and shares[:7] == sorted(shares[:7])
+    assert shares[6:] == sorted(shares[6:], reverse=True) and shares[-1] < 0.01
+
+
+def test_likelihood_is_least_at_the_true_values_and_variance(x, generator):
+    reading = Judge(**SMALL).eval()(x)
+    values = torch.randn(5, 17, generator=generator)
+
+    def at(shift, log_var):
+        said = replace(reading, mean=values + shift, log_var=torch.full((5, 17), log_var))
+        return recipe.likelihood(said, values) / (0.5 * torch.tensor(log_var)).exp()
+
+    variance = 2 * torch.tensor(0.3).log().item()  # of an error of 0.3
+    assert at(0.0, variance) < at(0.1, variance)
+    assert at(0.3, variance) < min(at(0.3, variance - 0.5), at(0.3, variance + 0.5))
+
+
+def test_a_batch_depends_on_its_number_alone(cache):
+    list(recipe.draw(cache / "set", 16, 5, "cpu"))
+    one = recipe.Renders(cache / "set", 16, 8, seed=3)
+    late = recipe.Renders(cache / "set", 16, 8, seed=3)
+    for k in range(13):
+        first = one(k)
+    again = late(12)
+    assert_close(first.x, again.x, atol=0, rtol=0)
+    assert_close(first.values, again.values, atol=0, rtol=0)
+    assert_close(first.maps, again.maps, atol=0, rtol=0)
+
+
+def test_batches_fit_their_records(cache):
+    """What a batch says of its pictures is what the world says, mirrored or not."""
+    list(recipe.draw(cache / "set", 16, 4, "cpu"))
+    batch = recipe.Renders(cache / "set", 16, 32, seed=0)(0)
+    assert len(batch.mapped) == len(batch.maps) > 0
+    p = portraits.stack(*(recipe.records(k, 16) for k in range(4)))
+    sign = torch.ones(17)
+    sign[recipe.MIRRORED] = -1
+    for row, true in zip(batch.mapped.tolist(), batch.maps, strict=True):
+        found = [(k, flip) for k, v in enumerate(recipe.standardised(p))
+                 for flip in (False, True)
+                 if torch.equal(batch.values[row], v * sign if flip else v)]
+        ((k, flip),) = found
+        labels = truth.labels(p[k])[0].long()
+        assert torch.equal(true, labels.flip(-1) if flip else labels)
+        picture = portraits.render(p[k])[0]
+        assert (batch.x[row] - (picture.flip(-1) if flip else picture)).abs().mean() < 0.08
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(cache):
+    *_, whole = recipe.run(cache / "a", steps=6, tiny=True)
+    updates = recipe.run(cache / "b", steps=6, tiny=True)
+    while next(updates).step < 4:
+        pass
+    updates.close()  # what Ctrl-C comes to
+    rest = list(recipe.run(cache / "b", steps=6, tiny=True))
+    assert [u.step for u in rest] == [5, 6] and rest[-1].loss == whole.loss
+    one, two = (pretrained.load(cache / name).net.state_dict() for name in "ab")
+    assert_close(one, two, atol=0, rtol=0)
+
+
+def test_a_damaged_checkpoint_is_refused_in_one_line(cache):
+    list(recipe.run(cache / "a", steps=2, tiny=True))
+    assert "Updates | 2 of 8" in (cache / "a" / "card.md").read_text()
+    file = cache / "a" / "checkpoint.pt"
+    torch.save({"net": {}, "step": 2}, file)
+    with pytest.raises(ValueError, match="damaged or of another network") as refusal:
+        list(recipe.run(cache / "a", steps=4, tiny=True))
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_folder_of_pictures_is_refused(cache):
+    with pytest.raises(ValueError, match="renders its own"):
+        next(recipe.run(cache / "a", data=cache, tiny=True))
+
+
+# ---- what is shipped ------------------------------------------------------------------------
+
+
+@shipped
+def test_the_shipped_judge_reads_fresh_renders():
+    judge = pretrained.load("judge").net
+    p = portraits.sample(192, torch.Generator().manual_seed(10**9 + 5), **TRAINING)
+    x = portraits.render(p)
+    reading, weights = metrics.readings(judge, x), recipe.weights(p)
+    for name in CATEGORICAL:
+        seen = weights[name] > 0
+        right = reading.index(name)[seen] == getattr(p, name)[seen]
+        assert right.float().mean() > 0.9, name
+    for name in ("smile", "yaw", "light"):
+        error = (reading.value(name) - getattr(p, name)).square().mean()
+        assert error < 0.05 * getattr(p, name).var(), name
+    said, true = judge.silhouette(x), truth.silhouette(p)
+    assert (said & true).sum() / (said | true).sum() > 0.96
