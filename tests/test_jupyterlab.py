@@ -5,7 +5,6 @@ under CI=true: there they fail, so that nobody believes to have run them.
 """
 
 import base64
-import functools
 import io
 import json
 import os
@@ -107,7 +106,9 @@ def folder(tmp_path_factory):
     """Where the reader works: the test's own notebook, and copies of the lectures."""
     folder = tmp_path_factory.mktemp("reader")
     cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "explorers.ipynb")
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(notebook, folder / "explorers.ipynb")
     for lecture in LECTURES:
         shutil.copy(lecture, folder)
     return folder
@@ -207,16 +208,121 @@ def open_and_run(browser, server, name, seconds):
 
 
 def explorers(browser):
-    """The explorers on the page, each scrolled to when asked for."""
-    return browser.find_elements("css selector", ".widget-vbox:has(> .widget-html-content figure),"
-                                 ".widget-vbox:has(> .widget-html figure)")
+    return browser.find_elements("css selector", ".jp-OutputArea-output > .widget-vbox")
 
 
-def pictures(explorer):
+def views(explorer):
     """What an explorer shows: text alternative -> picture."""
     return {img.get_attribute("alt"): img.get_attribute("src")
             for img in explorer.find_elements("css selector", ".widget-html img")}
 
 
 def pixels(element):
+    """A screenshot of the element, (h, w, 3) uint8."""
     return numpy.asarray(Image.open(io.BytesIO(element.screenshot_as_png)).convert("RGB"))
+
+
+def assert_content(picture):
+    """A screenshot shows something: many colours, none of which fills nearly all of it."""
+    _, counts = numpy.unique(picture.reshape(-1, 3), axis=0, return_counts=True)
+    assert len(counts) > 500 and counts.max() < 0.9 * counts.sum()
+
+
+WATCH = """
+const [explorer] = arguments, view = explorer.querySelector("figure").closest(".widget-html");
+let pressed = null;
+window.lags = [];
+explorer.addEventListener("keydown", () => { pressed = performance.now(); }, true);
+new MutationObserver(() => requestAnimationFrame(() => {  // the frame in which it is drawn
+    if (pressed !== null) window.lags.push(performance.now() - pressed);
+    pressed = null;
+})).observe(view, {childList: true, subtree: true});
+"""
+
+
+def press_arrows(browser, explorer, n):
+    """Moves the explorer's first slider n times; milliseconds until each new picture is drawn."""
+    from selenium.webdriver import Keys
+
+    handle = explorer.find_element("css selector", ".noUi-handle")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", explorer)
+    browser.execute_script(WATCH, explorer)
+    for i in range(n):
+        before = views(explorer)
+        handle.send_keys(Keys.ARROW_RIGHT if i % 4 < 2 else Keys.ARROW_LEFT)
+        until(lambda i=i: len(browser.execute_script("return window.lags")) > i, 30,
+              "a new picture after the slider moved")
+        assert views(explorer) != before
+    return browser.execute_script("return window.lags")
+
+
+# ---- the tests ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def opened(browser, server):
+    open_and_run(browser, server, "explorers.ipynb", 600)
+    until(lambda: len(explorers(browser)) == 5, 60, "five explorers on the page")
+    return explorers(browser)
+
+
+@pytest.mark.parametrize("which", range(4), ids=["noise", "elbo", "path", "round-trip"])
+def test_a_slider_moves_the_picture_within_200_ms(browser, opened, which):
+    explorer = opened[which]
+    rounds = []
+    while len(rounds) < 3 and not any(p95 <= 200 for p95 in rounds):  # a busy machine may be slow
+        rounds.append(numpy.percentile(press_arrows(browser, explorer, 20), 95))
+    print(f"95th percentile: {', '.join(f'{p95:.0f}' for p95 in rounds)} ms")
+    assert min(rounds) <= 200
+    assert_content(pixels(explorer))
+
+
+def test_the_mouse_paints_and_the_strokes_become_a_picture(browser, opened):
+    from selenium.webdriver import ActionChains
+
+    editor = opened[4]
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", editor)
+    canvas = editor.find_element("css selector", "canvas")
+    painting, result = "the painting on the canvas", "what the predictor makes of it from t0 = 500"
+    blank, before = pixels(canvas), views(editor)
+    hand = ActionChains(browser).move_to_element_with_offset(canvas, -70, 0).click_and_hold()
+    for _ in range(7):
+        hand = hand.move_by_offset(20, 5)
+    hand.release().perform()
+
+    until(lambda: views(editor)[painting] != before[painting], 30, "the stroke in the kernel")
+    until(lambda: views(editor)[result] != before[result], 60, "the new result")
+    drawn = pixels(canvas)
+    changed = (drawn.astype(int) - blank).any(-1)
+    across = changed.any(0).nonzero()[0]
+    assert 100 < across.max() - across.min() < 220  # the stroke's 140 pixels and its round ends
+    new = Image.open(io.BytesIO(base64.b64decode(views(editor)[painting].partition(",")[2])))
+    assert new.size == (64, 64)
+    assert_content(drawn)
+    assert_content(pixels(editor))
+
+
+def test_the_painting_survives_a_second_view(browser, opened):
+    """A page that is opened anew, or a second view of the cell, gets the painting again."""
+    browser.execute_script("""
+        const notebook = window.jupyterapp.shell.currentWidget.content;
+        notebook.activeCellIndex = 5;
+        window.jupyterapp.commands.execute("notebook:create-output-view");""")
+    two = "return document.querySelectorAll('.widget-vbox canvas').length"
+    until(lambda: browser.execute_script(two) == 2, 60, "a second view")
+    second = browser.find_elements("css selector", ".widget-vbox canvas")[-1]
+    until(lambda: len(numpy.unique(pixels(second).reshape(-1, 3), axis=0)) > 5, 30, "its painting")
+
+
+@pytest.mark.parametrize("lecture", LECTURES, ids=lambda path: path.stem)
+def test_a_lecture_runs_for_a_reader(browser, server, lecture):
+    browser.execute_script("return window.jupyterapp?.shell.currentWidget?.sessionContext?"
+                           ".shutdown()")
+    open_and_run(browser, server, lecture.name, 600)
+    for explorer in explorers(browser):
+        press_arrows(browser, explorer, 2)
+        assert_content(pixels(explorer))
+    pictures = browser.find_elements("css selector", ".jp-OutputArea-output img")
+    assert pictures and all(picture.get_attribute("alt") for picture in pictures)
+    notebook = browser.find_element("css selector", ".jp-NotebookPanel:not(.lm-mod-hidden)")
+    assert_content(pixels(notebook))

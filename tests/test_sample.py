@@ -274,14 +274,24 @@ def test_e20_ten_ddim_steps_do_not_beat_a_thousand_ddpm_steps() -> None:
 
 def test_assigning_x_redirects_the_walk() -> None:
     """Masked sampling in two lines: one half is put back at every level and kept to the bit."""
-    x, kept = pair()
+    (x, kept), path = pair(), LINEAR.trailing(10)
     mask = torch.zeros_like(x, dtype=torch.bool)
     mask[..., :4] = True
-    plain = last(ddim(wavy, LINEAR, x, LINEAR.trailing(10)))
-    for state in ddim(wavy, LINEAR, x, LINEAR.trailing(10)):
-        state.x = torch.where(mask, LINEAR.noise(kept, x, state.t), state.x)
+
+    def eps(y: torch.Tensor, t: int) -> torch.Tensor:
+        return wavy(y - 0.3 * y.mean(), t)  # each half sees the other
+
+    def put_back(y: torch.Tensor, t: int) -> torch.Tensor:
+        return torch.where(mask, LINEAR.noise(kept, x, t), y)
+
+    for state in ddim(eps, LINEAR, x, path):
+        state.x = put_back(state.x, state.t)
     assert_close(state.x[mask], kept[mask], atol=0, rtol=0)
-    assert (plain.x - state.x)[mask].abs().max() > 0.1
+    y = put_back(x, 1000)
+    for t, s in pairwise(path):
+        y = put_back(LINEAR.noise(LINEAR.denoise(y, eps(y, t), t), eps(y, t), s), s)
+    assert_close(state.x, y, **EXACT)
+    assert (last(ddim(eps, LINEAR, x, path)).x - y)[~mask].abs().max() > 0.01
     for a in invert(wavy, LINEAR, x, [500, 0]):
         a.x = a.x + 1
     assert_close(a.x - 1, last(invert(wavy, LINEAR, x + 1, [500, 0])).x, **EXACT)

@@ -5,6 +5,9 @@ import math
 import os
 import signal
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -338,6 +341,38 @@ def test_accelerate_on_one_process_is_the_plain_loop(tmp_path):
     *_, last = train(net, batches, COSINE, accelerator=Accelerator(cpu=True), **settings(),
                      checkpoint=tmp_path / "checkpoint.pt")
     torch.testing.assert_close(state(net, last), expected, rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_with_the_same_weights(tmp_path):
+    """By the clock, which differs between them: without agreement one would wait for ever."""
+    script = tmp_path / "job.py"
+    script.write_text(f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import torch
+from accelerate import Accelerator
+from test_train import COSINE, Net, batches, train
+from pathlib import Path
+accelerator = Accelerator(cpu=True)
+net, rank = Net(), accelerator.process_index
+for update in train(net, batches, COSINE, steps=10**6, seconds=1.0, accelerator=accelerator,
+                    checkpoint=Path({str(tmp_path)!r}) / "checkpoint.pt"):
+    pass
+torch.save([update.step, update.images, update.seconds, net.state_dict(),
+            update.ema.state_dict()], Path({str(tmp_path)!r}) / f"rank{{rank}}.pt")
+accelerator.end_training()
+""")
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+         str(script)], capture_output=True, text=True, timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    ranks = [torch.load(tmp_path / f"rank{r}.pt", weights_only=True) for r in range(2)]
+    assert ranks[0][0] > 1 and ranks[0][1] == 16 * ranks[0][0]
+    ranks[0][3].pop("calls"), ranks[1][3].pop("calls")
+    torch.testing.assert_close(ranks[0], ranks[1], rtol=0, atol=0)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == ranks[0][0]
 
 
 def test_bfloat16_keeps_the_loss_in_float32(net):

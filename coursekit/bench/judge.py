@@ -18,7 +18,7 @@ from coursekit.classroom import metrics
 from coursekit.nets.judge import READ, Judge, Reading
 from coursekit.portraits import CATEGORICAL, IDENTITY, TRAINING, Portraits, truth
 
-N, SEEN, PAIRS, SET = 4000, 300, 2000, 1000
+N, SEEN, PAIRS, SET = 2000, 200, 1000, 1000
 PIXELS, THRESHOLD = 12, 0.08
 HELD_OUT = 10**9  # seeds from here on are none of the training set's
 BARS = {"age": 0.97, "smile": 0.97, "yaw": 0.97, "light": 0.97}

@@ -19,6 +19,7 @@ from torch import Tensor
 from coursekit import images
 
 SIDE = 256  # pixels of the browser's canvas, about
+EDGE = "1px solid #888888"
 COLOURS = {  # what portraits are made of
     "light skin": "#f0c8a8", "brown skin": "#9a6644", "dark hair": "#2b1d16",
     "blond hair": "#d9b46a", "red": "#c0392b", "green": "#3b8f5a", "blue": "#3f6fb5",
@@ -50,12 +51,12 @@ class Sketch(ipywidgets.HBox):
         self._calls: list[Callable[[], None]] = []
         side = self._scale * base.shape[3]
         self.canvas = ipycanvas.Canvas(width=side, height=side)
-        self.canvas.tooltip = "Canvas: paint with the mouse; a stroke is done when you let go"
-        self.canvas.layout = ipywidgets.Layout(border="1px solid #888888", width=f"{side}px")
+        self.canvas.layout = ipywidgets.Layout(border=EDGE, width=f"{side}px")
         self.colour = ipywidgets.ColorPicker(value=COLOURS["dark hair"], description="colour")
         self.width = ipywidgets.IntSlider(value=6, min=1, max=24, description="brush")
-        super().__init__([self.canvas, ipywidgets.VBox(
-            [self._swatches(), self.colour, self.width, self._commands()])])
+        hint = ipywidgets.HTML("Paint with the mouse or a finger; let go, and it is computed.")
+        brushes = [hint, self._swatches(), self.colour, self.width, self._commands()]
+        super().__init__([self.canvas, ipywidgets.VBox(brushes)])
         self.canvas.on_mouse_down(self._press)
         self.canvas.on_mouse_move(self._move)
         self.canvas.on_mouse_up(self._release)
@@ -169,12 +170,13 @@ class Sketch(ipywidgets.HBox):
 
     def _swatches(self) -> ipywidgets.Widget:
         def swatch(name: str, colour: str) -> ipywidgets.Button:
-            button = ipywidgets.Button(tooltip=name, layout={"width": "28px", "height": "28px"})
+            look = {"width": "28px", "height": "28px", "border": EDGE}
+            button = ipywidgets.Button(tooltip=name, layout=look)
             button.style.button_color = colour
             button.on_click(lambda _: setattr(self.colour, "value", colour))
             return button
 
-        row = {"flex_flow": "row wrap", "width": "300px"}
+        row = {"flex_flow": "row wrap", "width": "320px"}
         return ipywidgets.Box([swatch(*item) for item in COLOURS.items()], layout=row)
 
     def _commands(self) -> ipywidgets.Widget:

@@ -93,8 +93,9 @@ def slider(label: str, options: Sequence[Any], value: Any) -> ipywidgets.Selecti
 
 def buttons(label: str, options: Iterable[Any]) -> ipywidgets.ToggleButtons:
     """One of a few values, all in sight."""
-    look = {"description_width": "9em", "button_width": "auto"}
-    return ipywidgets.ToggleButtons(options=list(options), description=label, style=look)
+    style, layout = {"description_width": "9em", "button_width": "auto"}, {"display": "flex"}
+    return ipywidgets.ToggleButtons(options=list(options), description=label, style=style,
+                                    layout=layout)
 
 
 def chooser(label: str, names: Iterable[str]) -> ipywidgets.Dropdown:

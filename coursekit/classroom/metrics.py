@@ -82,7 +82,8 @@ def readings(judge: Judge, x: Tensor) -> Reading:
     """The judge's readings of any number of pictures."""
     parts = [judge(some) for some in _chunks(judge, x)]
     logits = {name: torch.cat([p.logits[name] for p in parts]) for name in parts[0].logits}
-    return Reading(logits, torch.cat([p.mean for p in parts]), torch.cat([p.log_var for p in parts]))
+    mean, log_var = (torch.cat([getattr(p, k) for p in parts]) for k in ("mean", "log_var"))
+    return Reading(logits, mean, log_var)
 
 
 def tas(judge: Judge, edited: Tensor, wanted: Wanted, tolerance: float = 0.1) -> Tensor:
@@ -253,7 +254,8 @@ def nearest(pictures: Tensor, training: Iterable[Tensor], k: int = 1) -> tuple[T
     for batch in training:
         check_pictures("training", batch)
         # Not by |a|^2 + |b|^2 - 2ab: a copy would come out at a distance of 1e-3, not 0.
-        each = torch.cdist(flat, batch.flatten(1).to(flat), compute_mode="donot_use_mm_for_euclid_dist")
+        each = torch.cdist(flat, batch.flatten(1).to(flat),
+                           compute_mode="donot_use_mm_for_euclid_dist")
         rmse = each / math.sqrt(flat.shape[1])
         index = torch.arange(first, first + len(batch), device=flat.device).expand(len(flat), -1)
         first += len(batch)

@@ -78,7 +78,8 @@ def edict_invert(
     """Walk the twins up the path: the exact inverse of `edict`, hop by hop.
 
     Un-blending multiplies the difference of the twins, and its rounding errors, by p^-2 a hop:
-    use float64 (a round trip errs by less than 1e-9). Arguments as there.
+    use float64 (a round trip errs by less than 1e-9). Begin paths where sqrt(abar) is not nearly
+    0, as at the end of a cosine schedule: there a hop divides the difference by it.
     """
     path, y = _check_twins(schedule, x, y, path, p)
     return _edict_up(eps, schedule, x, y, path, p)

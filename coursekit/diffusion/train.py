@@ -102,6 +102,8 @@ def train(
         _save(checkpoint, parts, done, _rng_states())
     net_, optimiser_ = (net, optimiser) if accelerator is None else accelerator.prepare(
         net, optimiser)
+    if done["step"] == 0:  # several devices now hold the first one's weights
+        average.load_state_dict(net.state_dict())
     draws = torch.Generator()
     if done["step"] >= steps:  # nothing left to do, but the caller wants the result
         yield Update(done["step"], steps, done["images"], math.nan, math.nan, 0.0,
@@ -145,7 +147,7 @@ def train(
             updating = True  # from here to the end of the update the parts do not fit together
             optimiser_.step()
             _average(average, net, min(ema, (1 + k) / (10 + k)))
-            took = time.perf_counter() - start
+            took = _agreed(time.perf_counter() - start, accelerator)
             done = {"step": k + 1, "images": done["images"] + b * ranks,
                     "seconds": done["seconds"] + took}
             random_states, updating = _rng_states(), False
@@ -221,6 +223,13 @@ def _average(average: nn.Module, net: nn.Module, d: float) -> None:
     torch._foreach_lerp_(list(average.parameters()), list(net.parameters()), 1 - d)
     for mine, theirs in zip(average.buffers(), net.buffers(), strict=True):
         mine.copy_(theirs)
+
+
+def _agreed(seconds: float, accelerator: Any) -> float:
+    """The mean over the devices: with clocks of their own they would not stop together."""
+    if accelerator is None:
+        return seconds
+    return float(accelerator.reduce(torch.tensor(seconds, device=accelerator.device), "mean"))
 
 
 def _unpack(batch: Batch, device: torch.device,

@@ -6,7 +6,7 @@ exact but for a glint in the eye, once the signs of yaw, roll and light are turn
 blur keep the judge from leaning on the film grain, which a generator does not draw. Batch k and its
 noise depend on the seed and k alone, so a run that was killed goes on as if it had not been.
 
-Several processes share the work under `torchrun`; on a CPU one process a core with OMP_NUM_THREADS=1
+Several processes share the work under `torchrun`; on a CPU one process a core, OMP_NUM_THREADS=1,
 waits once an update instead of once a layer, which is worth it on a busy machine.
 """
 
@@ -262,7 +262,7 @@ def fit(out: Path, net: Judge, renders: Renders, *, steps: int, resume: bool, de
     if rank == 0 and progress is not None:
         log(out, progress)
         save(checkpoint, net, optimiser, done)
-        export(out, net, done, renders, device)
+        export(out, net, done, renders, device, ranks)
 
 
 def agree(net: Judge, loss: Tensor, took: float, ranks: int) -> tuple[float, float]:
@@ -335,13 +335,14 @@ def log(out: Path, p: Progress) -> None:
                    f"{p.loss:.4f}  {p.images_per_second:.0f} images/s  {p.seconds / 60:.1f} min\n")
 
 
-def export(out: Path, net: Judge, done: dict, renders: Renders, device: str) -> None:
+def export(out: Path, net: Judge, done: dict, renders: Renders, device: str, ranks: int) -> None:
     """The model and its card, which says how it was made."""
     pretrained.save(out, net, net.config)
     facts = {"Data": f"{len(renders.records)} renders (three fifths of the full world, two fifths "
                      f"of the training distribution), seed {DATA_SEED}",
-             "Updates": f"{done['step']} of {renders.batch} pictures, seed {renders.seed}",
-             "Training time": f"{done['seconds']:.0f} s, {device}, {torch.get_num_threads()} threads",
+             "Updates": f"{done['step']} of {ranks * renders.batch} pictures, seed {renders.seed}",
+             "Training time": f"{done['seconds']:.0f} s, {device}, {ranks} x "
+                              f"{torch.get_num_threads()} threads",
              "Parameters": sum(p.numel() for p in net.parameters()),
              "Net": json.dumps(net.config)}
     lines = [CARD, *(f"| {k} | {v} |" for k, v in facts.items()), ""]
