@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from ipywidgets import IntSlider
+from ipywidgets import IntSlider, ToggleButtons
 from torch import Tensor
 
 from coursekit.classroom.explorer import (
@@ -18,7 +18,6 @@ from coursekit.classroom.explorer import (
     portrait,
     rmse,
     seeded,
-    slider,
     wide,
 )
 from coursekit.classroom.frames import Frame, Picture, Plot, still
@@ -52,16 +51,8 @@ class SamplingPath(Explorer):
                     path = schedule.trailing(S)
                     walk = ddim(call, schedule, noise, path, eta, seeded(seed))
                     self._runs[S, eta] = list(walk)
-        self._hop = IntSlider(value=0, min=0, max=steps[0], description="hop", **wide())
-        hops = buttons("hops S", steps)
-        hops.observe(self._stretch, "value")  # before the view's own
-        super().__init__({"S": hops, "eta": buttons("eta", etas), "hop": self._hop})
-
-    def _stretch(self, change: Any) -> None:
-        """The slider keeps its place on the path when S changes."""
-        hop = round(self._hop.value / self._hop.max * change["new"])
-        with self._hop.hold_trait_notifications():
-            self._hop.max, self._hop.value = change["new"], hop
+        S, hop = place("hops from the noise", steps)
+        super().__init__({"S": S, "eta": buttons("eta", etas), "hop": hop})
 
     def draw(self, S: int, eta: float, hop: int) -> Frame:
         run = self._runs[S, eta]
@@ -126,10 +117,9 @@ class RoundTrip(Explorer):
             self._rmse[key] = {t: rmse(self._down[key][t], up[t]) for t in sorted(up)}
         self._plots = {(name, i): self._plot(name, i)
                        for name in self._schemes for i in range(len(x0))}
-        places = [(f"{i * 5} % of T", i / 20) for i in range(21)]
-        super().__init__({
-            "scheme": buttons("scheme", self._schemes), "S": buttons("hops S", steps),
-            "place": slider("place on the path", places, 0.0), **portrait(x0)})
+        S, hop = place("hops from x_0", steps)
+        super().__init__({"scheme": buttons("scheme", self._schemes), "S": S, "hop": hop,
+                          **portrait(x0)})
 
     def _plot(self, name: str, i: int) -> Plot:
         curves = {}
@@ -141,10 +131,10 @@ class RoundTrip(Explorer):
                     "RMSE", {f"S = {S}": (list(c), list(c.values())) for S, c in curves.items()},
                     f"A curve over t for every S. Back at the portrait the RMSE is {ends}.", "y")
 
-    def draw(self, scheme: str, S: int, place: float, which: int = 0) -> Frame:
+    def draw(self, scheme: str, S: int, hop: int, which: int = 0) -> Frame:
         up, down, gaps = (d[scheme, S] for d in (self._up, self._down, self._rmse))
         times = list(gaps)
-        t, end = times[round(place * (len(times) - 1))], times[0]
+        t, end = times[min(hop, len(times) - 1)], times[0]
         gap, error, noise = gaps[t][which], gaps[end][which], up[times[-1]][which]
         found = down[end][which]
         rows = [
@@ -170,6 +160,20 @@ class RoundTrip(Explorer):
         plot = self._plots[name, 0]
         return still(f"Reconstructions after inversion, {name}", [row],
                      f"A portrait and its reconstructions. {plot.alt}", plot)
+
+
+def place(label: str, steps: Sequence[int]) -> tuple[ToggleButtons, IntSlider]:
+    """Buttons for S and a slider 0..S, which keeps its place on the path when S changes."""
+    S = buttons("hops S", steps)
+    hop = IntSlider(value=0, min=0, max=steps[0], description=label, **wide())
+
+    def stretch(change: Any) -> None:
+        value = round(hop.value / hop.max * change["new"])
+        with hop.hold_trait_notifications():
+            hop.max, hop.value = change["new"], value
+
+    S.observe(stretch, "value")
+    return S, hop
 
 
 def plain(eps: Eps, schedule: Schedule, x0: Tensor, path: Sequence[int]) -> tuple[Walk, Walk]:
