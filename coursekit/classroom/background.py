@@ -13,7 +13,8 @@ class Background:
     compute(source, key, check)  a result; it calls check() often, which raises once the work is
                                  out of date, so that a new source need not wait for the old.
     keys                         all that may be asked for; `wanted` says which come first.
-    arrived(key)                 called, in the thread, when a result is there.
+    arrived(key)                 called, in the thread, when a result is there; with None where
+                                 the work has ended with `error`.
     """
 
     def __init__(
@@ -24,12 +25,13 @@ class Background:
         arrived: Callable[[Any], None],
     ) -> None:
         self._compute, self._keys, self._wanted, self._arrived = compute, keys, wanted, arrived
-        self._source, self._thread, self._error = object(), None, None
+        self._source, self._thread = object(), None
         self.results: dict[Any, Any] = {}
+        self.error: Exception | None = None
 
     def start(self, source: Any, results: Mapping[Any, Any] | None = None) -> None:
         """Forget the old source and begin with a new one; `results` are what is known of it."""
-        self._source, self.results = source, dict(results or {})
+        self._source, self.results, self.error = source, dict(results or {}), None
         job = (source, self.results)  # an outdated thread fills a dict that nobody reads
         if len(self.results) < len(self._keys):
             self._thread = threading.Thread(target=self._work, args=job, daemon=True)
@@ -41,8 +43,8 @@ class Background:
             self._thread.join(seconds)
             if self._thread.is_alive():
                 raise TimeoutError(f"not done after {seconds} s")
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
 
     def _work(self, source: Any, results: dict[Any, Any]) -> None:
         def check() -> None:
@@ -59,7 +61,9 @@ class Background:
         except _OutOfDate:
             pass
         except Exception as error:  # a thread has nobody to raise to: `wait` does
-            self._error = error
+            if source is self._source:
+                self.error = error
+                self._arrived(None)
 
 
 class _OutOfDate(Exception):

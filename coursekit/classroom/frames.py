@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
 
+import numpy
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
@@ -23,6 +24,7 @@ from coursekit.classroom import show
 from coursekit.images import to_uint8
 
 SIDE = 176  # CSS pixels that a picture is about as wide as
+TOP, HEADING, GAP, PLOT = 28, 34, 8, 280  # pixels on a still: heights, and the gap
 INK, SPOT = "#222222", "#F0E442"
 
 
@@ -135,21 +137,24 @@ def still(
 
     alt  what there is to see, in words and numbers.
     """
-    columns = max((len(row) for row in rows), default=1)
-    width = max(6.0, 1.15 * columns)
-    heights = [1.1 * width / max(4, columns)] * len(rows) + [2.6] * (plot is not None)
+    columns = max(len(row) for row in rows)
+    width = max(600, 115 * columns)
+    side = min(145, width // columns) - GAP
+    height = TOP + len(rows) * (HEADING + side + GAP) + PLOT * (plot is not None)
     with show.style():
-        canvas = Canvas((width, sum(heights) + 0.4), dpi=show.DPI, layout="constrained")
-        canvas.suptitle(title, fontsize=11, fontweight="bold")
-        places = canvas.add_gridspec(len(heights), columns, height_ratios=heights)
+        canvas = Canvas((width / show.DPI, height / show.DPI), dpi=show.DPI)
+        canvas.text(GAP / width, 1 - GAP / height, title, va="top", weight="bold")
         for i, row in enumerate(rows):
+            below = height - TOP - i * (HEADING + side + GAP) - HEADING
             for j, picture in enumerate(row):
-                axes = canvas.add_subplot(places[i, j])
-                axes.imshow(picture.image)
-                axes.set_title(picture.heading, fontsize=8, fontweight="normal", loc="center")
-                axes.set_axis_off()
+                left = GAP / 2 + j * (side + GAP)
+                pixels = picture.image.resize((side, side), Image.Resampling.NEAREST)
+                canvas.figimage(numpy.asarray(pixels), left, below - side, origin="upper")
+                canvas.text((left + side / 2) / width, (below + 3) / height, picture.heading,
+                            ha="center", va="bottom", size=7.5)
         if plot:
-            plot.draw(canvas.add_subplot(places[len(rows), :]))
+            at = (70 / width, 55 / height, 1 - 85 / width, (PLOT - 85) / height)
+            plot.draw(canvas.add_axes(at))
         drawn = show.finish(canvas, alt)
     # noise hardly compresses: 128 colours make it a third as long, and no eye sees it at this size
     few = Image.open(io.BytesIO(drawn.png)).convert("RGB").quantize(128)

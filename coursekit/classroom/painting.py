@@ -81,8 +81,8 @@ class StrokeEditor(Explorer):
         self._work.start(self.sketch.picture)
         self.update()
 
-    def _arrived(self, t0: int) -> None:
-        if t0 == self.controls["t0"].value:
+    def _arrived(self, t0: int | None) -> None:
+        if t0 in (None, self.controls["t0"].value):
             self.update()
 
     def wait(self, seconds: float | None = None) -> None:
@@ -99,6 +99,8 @@ class StrokeEditor(Explorer):
                        f"what the predictor makes of it from t0 = {t0}")]
         words = (f"t0 = {t0}: {self._schedule.level(t0):.0%} of the variance is still the "
                  "painting's. A small t0 keeps to the painting, a large one makes a portrait.")
+        if self._work.error is not None:
+            words = f"It went wrong: {type(self._work.error).__name__}: {self._work.error}"
         return Frame([row], words)
 
     def _static(self) -> Figure:

@@ -4,7 +4,8 @@
     16x16   stride 2, block                  level 1   | segmentation: a light decoder to 64x64
      8x8    stride 2, two blocks             level 2  /
      4x4    stride 2, block                  level 3
-            flatten, linear: the summary     every attribute, with an uncertainty where continuous
+            flatten, linear: the summary     \\ every attribute, with an uncertainty
+            level 1 about the face: detail   /  where it is continuous
 
 A block is x + BN(conv x) under a ReLU (He et al. 2016, with one convolution). Features that are
 unit-normalised over channels serve perceptual distances as in LPIPS (Zhang et al. 2018), their
@@ -26,6 +27,10 @@ from coursekit.portraits.scene import GROUPS
 SIZE = 64
 READ = (*IDENTITY, "age", "smile", "yaw", "pitch", "roll", "light", "warmth")
 """The continuous attributes that the judge reads; identity comes first."""
+
+FACE = slice(3, 13)
+"""Rows and columns of level 1 that hold the face, whatever the pose: a curved lip is a pixel or
+two, which the coarse levels have lost."""
 
 MIDDLES = tuple(sum(CONTINUOUS[name]) / 2 for name in READ)
 SPREADS = tuple((CONTINUOUS[n][1] - CONTINUOUS[n][0]) / math.sqrt(12) for n in READ)
@@ -70,24 +75,27 @@ class Judge(nn.Module):
         widths: channels of the four levels.
         depths: blocks of the four levels.
         summary: length of the vector that all attributes are read from.
+        detail: length of the vector from the face at level 1 that goes into it; 0 for none.
 
     Pictures are (b, 3, 64, 64) in [-1, 1]; anything else is refused with a ValueError.
     """
 
     def __init__(self, widths: tuple[int, int, int, int] = (32, 64, 128, 192),
-                 depths: tuple[int, int, int, int] = (1, 1, 2, 1), summary: int = 384) -> None:
+                 depths: tuple[int, int, int, int] = (1, 1, 2, 1), summary: int = 384,
+                 detail: int = 0) -> None:
         super().__init__()
-        self.config = {"widths": tuple(widths), "depths": tuple(depths), "summary": summary}
+        self.config = {"widths": tuple(widths), "depths": tuple(depths), "summary": summary,
+                       "detail": detail}
         before = (12, *widths)
         self.levels = nn.ModuleList(
             nn.Sequential(Conv(before[k], widths[k], stride=1 if k == 0 else 2),
                           *(Block(widths[k]) for _ in range(depths[k])))
             for k in range(4)
         )  # fmt: skip
-        self.summary = nn.Sequential(
-            nn.Flatten(), nn.Linear(widths[3] * (SIZE // 16) ** 2, summary, bias=False),
-            nn.BatchNorm1d(summary), nn.ReLU(inplace=True),
-        )  # fmt: skip
+        self.summary = Dense(widths[3] * (SIZE // 16) ** 2, summary)
+        if detail:
+            self.detail = Dense(widths[1] * (FACE.stop - FACE.start) ** 2, detail)
+            self.blend = Dense(summary + detail, summary)
         self.heads = nn.ModuleDict(
             {name: nn.Linear(summary, len(values)) for name, values in CATEGORICAL.items()})
         self.mean = nn.Linear(summary, len(READ))
@@ -113,7 +121,10 @@ class Judge(nn.Module):
 
     def read(self, features: list[Tensor]) -> Reading:
         """As `forward`, from features that are known already."""
-        h = self.summary(features[-1].contiguous())  # b summary
+        h = self.summary(features[3].contiguous())  # b summary
+        if self.config["detail"]:
+            face = features[1][:, :, FACE, FACE].contiguous()
+            h = self.blend(torch.cat([h, self.detail(face)], 1))
         logits = {name: head(h) for name, head in self.heads.items()}
         return Reading(logits, self.mean(h), self.log_var(h).clamp(-8, 2))
 
@@ -139,6 +150,14 @@ class Conv(nn.Sequential):
 
     def __init__(self, inside: int, out: int, stride: int = 1) -> None:
         super().__init__(nn.Conv2d(inside, out, 3, stride, 1, bias=False), nn.BatchNorm2d(out),
+                         nn.ReLU(inplace=True))
+
+
+class Dense(nn.Sequential):
+    """Flatten, linear, batch norm, ReLU."""
+
+    def __init__(self, inside: int, out: int) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(inside, out, bias=False), nn.BatchNorm1d(out),
                          nn.ReLU(inplace=True))
 
 

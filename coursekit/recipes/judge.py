@@ -31,8 +31,9 @@ from coursekit.recipes import cache_folder, fresh
 
 NAME = "judge"
 CHUNK, CHUNKS, DATA_SEED = 512, 128, 0
-BATCH, STEPS, LR, DECAY = 64, 6000, 2e-3, 0.02
-TINY = {"config": {"widths": (8, 8, 8, 8), "depths": (1, 1, 1, 1), "summary": 16},
+BATCH, STEPS, LR, DECAY = 32, 12_000, 2e-3, 0.02
+CONFIG = {"detail": 256}
+TINY = {"config": {"widths": (8, 8, 8, 8), "depths": (1, 1, 1, 1), "summary": 16, "detail": 8},
         "chunk": 16, "chunks": 5, "batch": 8, "steps": 20}
 LOG_SECONDS, SAVE_SECONDS = 30.0, 120.0
 MIRRORED = [READ.index(name) for name in ("yaw", "roll", "light")]
@@ -81,7 +82,7 @@ def run(out: Path, *, data: Path | None = None, steps: int | None = None,
         yield from draw(folder, chunk, chunks, device)
     if ranks > 1:
         distributed.barrier()
-    net = begin(start, TINY["config"] if tiny else {}, seed)
+    net = begin(start, TINY["config"] if tiny else CONFIG, seed)
     steps = steps or (10**9 if minutes else TINY["steps"] if tiny else STEPS)
     out.mkdir(parents=True, exist_ok=True)
     renders = Renders(folder, chunk, batch // ranks, seed)
@@ -90,12 +91,16 @@ def run(out: Path, *, data: Path | None = None, steps: int | None = None,
 
 
 def begin(start: str | None, config: dict, seed: int) -> Judge:
-    """A fresh judge, or the weights that `start` names."""
+    """A fresh judge, or the weights that `start` names; a detail that those lack begins fresh."""
     if start is None:
         return fresh(Judge, config, seed)
-    net = pretrained.load(start).net
-    if not isinstance(net, Judge):
-        raise ValueError(f"start='{start}' is a {type(net).__name__}: accepted is a Judge")
+    old = pretrained.load(start).net
+    if not isinstance(old, Judge):
+        raise ValueError(f"start='{start}' is a {type(old).__name__}: accepted is a Judge")
+    if old.config["detail"]:
+        return old
+    net = fresh(Judge, {**old.config, "detail": config["detail"]}, seed)
+    net.load_state_dict(net.state_dict() | old.state_dict())
     return net
 
 

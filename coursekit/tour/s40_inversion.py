@@ -3,7 +3,7 @@
 To edit a given portrait, one first needs the noise that it would have come from. DDIM adds no
 noise, so its steps can be walked backwards, up to a code that ought to lead to the same portrait
 again. It does so only nearly: on the way up each step has to use the noise seen one step too early.
-With twice as many steps that error halves, 6 dB each time.
+The error shrinks with the steps, and once they are many, twice as many halve it.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def make(context: Context) -> Iterator[Figure]:
                 "to go?")
     yield curves(
         {"round trip": (STEPS, decibels)}, x="steps", y="PSNR (dB)", log_x=True,
-        title="More steps, a truer round trip",
-        alt="A rising line: " + ", ".join(
+        title="The round trip by the number of steps",
+        alt="A line: " + ", ".join(
             f"{db:.1f} dB at {S} steps" for S, db in zip(STEPS, decibels, strict=True)) + ".",
-        caption="Higher is closer to the original; twice the steps should gain about 6 dB.")
+        caption="Higher is closer to the original; an error half as large is 6 dB more.")
 
 
 def round_trip(context: Context, x0: Tensor, S: int) -> tuple[Tensor, Tensor]:

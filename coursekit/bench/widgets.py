@@ -1,0 +1,98 @@
+"""How long an explorer takes to answer a control at the kernel; a slider must feel immediate."""
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator
+from statistics import quantiles
+
+import torch
+from torch import Tensor
+
+from coursekit.bench import Row
+from coursekit.classroom import widgets
+from coursekit.classroom.explorer import Explorer
+from coursekit.diffusion.schedule import Schedule
+from coursekit.edits import sdedit
+from coursekit.portraits import TRAINING, render, sample, strokes
+
+N = 100  # moves of the controls
+KNOWN = 12  # portraits that the exact predictor knows
+BLUR = 0.15
+
+
+def rows(*, seed: int, device: str) -> Iterator[Row]:
+    """The 95th percentile over random moves, an explorer a row; the last is a matplotlib redraw.
+
+    The peer is the usual way to a moving figure, `savefig` for each view, of pictures alone.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    known = render(sample(KNOWN, generator, **TRAINING)).to(device)
+    noise = torch.randn(2, 3, 64, 64, generator=generator).to(device)
+    schedule = Schedule.cosine()
+    eps = _exact(schedule, known)
+    makers: list[Callable[[], Explorer]] = [
+        lambda: widgets.NoiseLevel(eps, schedule, known[:2], levels=11),
+        lambda: widgets.ElboTerms(eps, schedule, known[:2], path=schedule.trailing(10)),
+        lambda: widgets.SamplingPath(eps, schedule, noise, steps=(5, 10)),
+        lambda: widgets.RoundTrip(eps, schedule, known[:2], steps=(5, 10)),
+        lambda: widgets.StrokeEditor(sdedit.edit, eps, schedule, strokes(known[:1]), steps=10),
+    ]
+    for make in makers:
+        explorer = make()
+        ours, peer = _moves(explorer, random.Random(seed))
+        yield Row(f"{type(explorer).__name__}, p95", ours, peer, "ms", "lower", N)
+
+
+def _moves(explorer: Explorer, dice: random.Random) -> tuple[float, float]:
+    """95th percentiles in ms: until the view has changed, and for the same view by matplotlib."""
+    ours, peer = [], []
+    while len(ours) < N:
+        control = dice.choice(list(explorer.controls.values()))
+        options = getattr(control, "options", None)
+        new = dice.randrange(len(options)) if options else dice.randint(control.min, control.max)
+        before, begun = explorer.view.value, time.perf_counter()
+        setattr(control, "index" if options else "value", new)
+        seconds = time.perf_counter() - begun
+        if hasattr(explorer, "wait"):
+            explorer.wait()  # a new painting is worked out in the background: not in the figure
+        if explorer.view.value != before:
+            ours.append(seconds)
+        if len(peer) < 20:
+            begun = time.perf_counter()
+            _savefig(explorer)
+            peer.append(time.perf_counter() - begun)
+    return _p95(ours), _p95(peer)
+
+
+def _p95(seconds: list[float]) -> float:
+    return 1e3 * quantiles(seconds, n=20, method="inclusive")[-1]
+
+
+def _savefig(explorer: Explorer) -> None:
+    from io import BytesIO
+
+    from matplotlib.figure import Figure
+
+    rows = explorer.frame.rows
+    figure = Figure(figsize=(8, 2 * len(rows)))
+    for i, row in enumerate(rows):
+        for j, picture in enumerate(row):
+            axes = figure.add_subplot(len(rows), len(row), i * len(row) + j + 1)
+            axes.imshow(picture.image)
+            axes.set_title(picture.heading)
+            axes.set_axis_off()
+    figure.savefig(BytesIO())
+
+
+def _exact(schedule: Schedule, known: Tensor) -> Callable[[Tensor, int], Tensor]:
+    """The noise predictor of a mixture of blurred portraits: exact, and as good as free."""
+
+    def eps(x: Tensor, t: int) -> Tensor:
+        level = schedule.level(t)
+        var = level * BLUR**2 + 1 - level
+        gap = (x[:, None] - math.sqrt(level) * known[None]).flatten(2).square().sum(2)  # b k
+        mean = torch.einsum("bk,kchw->bchw", (-gap / (2 * var)).softmax(1), known)
+        return math.sqrt(1 - level) * (x - math.sqrt(level) * mean) / var
+
+    return eps
