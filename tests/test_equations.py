@@ -153,13 +153,18 @@ def test_a_twin_that_ignores_its_sign_fails():
     def seeing(sign=1):
         return exact(sign * 2.0, 2.0)
 
+    def broken(sign=1):
+        return float("nan")
+
     for residual in (blind, seeing):
         mutated(sign=-1)(residual)({})
     mutated(sign=-1)(seeing)({"sign": -1})
     with pytest.raises(AssertionError, match="goes unnoticed"):
         mutated(sign=-1)(blind)({"sign": -1})
     with pytest.raises(AssertionError, match="the sides differ"):
-        mutated(sign=-1)(lambda sign=1: float("nan"))({})
+        mutated(sign=-1)(broken)({})
+    with pytest.raises(AssertionError, match="goes unnoticed"):
+        mutated(sign=-1)(broken)({"sign": -1})
     with pytest.raises(ValueError, match="none given"):
         mutated()
 

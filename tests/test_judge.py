@@ -46,6 +46,18 @@ def test_shapes_are_those_promised(x):
     assert judge.pooled(x).shape == (5, 384)
 
 
+def test_detail_lets_single_pixels_of_the_face_through(x):
+    """A change within the face at level 1 reaches the reading by the short way alone."""
+    judge = Judge(**SMALL, detail=4).eval()
+    features = judge.features(x)
+    before = judge.read(features).mean
+    features[1] = features[1].clone()
+    features[1][:, :, 0] += 5.0  # above the face: not looked at
+    assert_close(judge.read(features).mean, before)
+    features[1][:, :, 5, 5] += 5.0
+    assert (judge.read(features).mean - before).abs().max() > 1e-4
+
+
 def test_a_picture_is_read_alike_alone_and_in_a_batch(x):
     judge = Judge(**SMALL).eval()
     whole, alone = judge(x), judge(x[3:4])
@@ -185,6 +197,15 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(cache):
     assert [u.step for u in rest] == [5, 6] and rest[-1].loss == whole.loss
     one, two = (pretrained.load(cache / name).net.state_dict() for name in "ab")
     assert_close(one, two, atol=0, rtol=0)
+
+
+def test_weights_without_detail_begin_one_with_detail(cache):
+    old = Judge(**SMALL)
+    pretrained.save(cache / "old", old, old.config)
+    net = recipe.begin(str(cache / "old"), {"detail": 4}, seed=0)
+    assert net.config == {**old.config, "detail": 4}
+    for key, value in pretrained.load(cache / "old").net.state_dict().items():
+        assert_close(net.state_dict()[key], value, atol=0, rtol=0)
 
 
 def test_a_damaged_checkpoint_is_refused_in_one_line(cache):

@@ -28,7 +28,7 @@ CHECKED = "# NBVAL_CHECK_OUTPUT"
 DATA_URL = re.compile(r"data:[\w/+.-]+;base64,[\w+/=]*")
 BAR = re.compile(r"\d+%\||it/s\]|s/it\]|[━█]{3}|IntProgress\(|FloatProgress\(")
 MACHINE = re.compile(r"(?<![\w.:/])(?:/(?:home|root|tmp|work|Users|mnt|opt|usr|var|workspace)/|"
-                     r"[A-Z]:\\\\?\w)|file://")
+                     r"[A-Z]:\\{1,2}(?:Users|Windows|Program))|file://")
 DEVICE = re.compile(r"cuda:\d|\.cuda\(")
 IMAGE = re.compile(r"<img\b[^>]*>", re.IGNORECASE)
 ALT = re.compile(r"""\balt=("[^"]*"|'[^']*')""", re.IGNORECASE)
@@ -175,6 +175,9 @@ def test_the_first_seven_lectures_are_there():
 # ---- proofs that the lint can fail -----------------------------------------------------------
 
 
+KERNEL = {"name": "python3", "display_name": "Python 3"}
+
+
 def example():
     """A lecture in small with nothing wrong."""
     head = ("# 01 A title\n\nYou will be able to check.\n\n**Time:** 5 minutes\n\nPrerequisites: "
@@ -192,7 +195,7 @@ def example():
         cells.append(new_code_cell(f"{CHECKED}\nverdict()", id=f"check-{name}",
                                    execution_count=3 + i,
                                    outputs=[new_output("stream", text="bound (01.4): ok\n")]))
-    book = new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3"}})
+    book = new_notebook(cells=cells, metadata={"kernelspec": KERNEL})
     book.nbformat_minor = 5
     return book
 
@@ -328,7 +331,7 @@ def test_lecture_runs(path):
 
 @pytest.mark.slow
 def test_a_changed_verdict_and_a_slow_cell_are_caught(tmp_path):
-    book = new_notebook(metadata={"kernelspec": {"name": "python3"}})
+    book = new_notebook(metadata={"kernelspec": KERNEL})
     for i, (source, text) in enumerate([
         (f"{CHECKED}\nprint('a: ok')", "a: ok\n"),
         ("print('free to differ')", "differs\n"),

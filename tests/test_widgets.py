@@ -6,6 +6,7 @@ by setting their value, and the mouse by the messages that ipycanvas sends.
 
 import ast
 import base64
+import functools
 import io
 import math
 import re
@@ -62,9 +63,24 @@ MAKERS = {
 }
 
 
+CALLS = {name: [] for name in MAKERS}
+
+
+@functools.cache
+def shared(name):
+    """An explorer that many tests share; they set the controls that they need."""
+
+    def counting(x, t):
+        assert not torch.is_grad_enabled()
+        CALLS[name].append(t)
+        return gaussian(x, t)
+
+    return MAKERS[name](counting)
+
+
 @pytest.fixture(params=MAKERS)
 def explorer(request):
-    return MAKERS[request.param]()
+    return shared(request.param)
 
 
 IMG = re.compile(r'<img [^>]*alt="([^"]*)"[^>]*src="data:image/png;base64,([^"]*)"')
@@ -109,42 +125,26 @@ def test_every_control_changes_the_view(explorer):
                 break
 
 
-def test_a_control_is_answered_within_200_ms(explorer):
-    seconds = []
-    for name, control in explorer.controls.items():
-        if name == "start":
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_control_is_answered_within_200_ms_without_the_network(name):
+    explorer, seconds = shared(name), []
+    explorer.static()
+    calls = len(CALLS[name])
+    for control_name, control in explorer.controls.items():
+        if control_name == "start":
             continue  # a new painting: that is work, and goes on in the background
         for value in list(moves(control)):
             begun = time.thread_time()  # the machine may be busy with something else
             control.value = value
             seconds.append(time.thread_time() - begun)
     assert numpy.percentile(seconds, 95) <= 0.2 and len(seconds) >= 4
-
-
-def test_the_network_works_only_at_the_start():
-    for make in MAKERS.values():
-        calls = []
-
-        def counting(x, t, calls=calls):
-            assert not torch.is_grad_enabled()
-            calls.append(t)
-            return gaussian(x, t)
-
-        made = make(counting)
-        at_start = len(calls)
-        assert at_start > 0
-        for name, control in made.controls.items():
-            if name != "start":
-                for value in list(moves(control)):
-                    control.value = value
-        made.static()
-        assert len(calls) == at_start
+    assert len(CALLS[name]) == calls > 0
 
 
 def test_every_picture_is_said_in_words(explorer):
     html = explorer.view.value
     alts = [alt for alt, _ in IMG.findall(html)]
-    assert len(alts) == html.count("<img") >= 3
+    assert len(alts) == html.count("<img") >= 2
     assert all(len(alt.split()) >= 2 for alt in alts) and len(set(alts)) == len(alts)
     assert 'role="status"' in html and len(explorer.frame.text.split()) >= 8
 
@@ -187,7 +187,7 @@ def test_a_wrong_argument_is_named(make, words):
 
 
 def test_noise_level_shows_the_prediction():
-    made = MAKERS["noise"]()
+    made = shared("noise")
     made.controls["t"].value, made.controls["which"].value = 600, 1
     x = LINEAR.noise(X0, sample.randn_like(X0, seeded()), 600)
     guess = LINEAR.denoise(x, gaussian(x, 600), 600)
@@ -200,7 +200,7 @@ def test_noise_level_shows_the_prediction():
 
 
 def test_elbo_terms_sum_to_the_bound_and_weigh_the_error():
-    made, path, dims = MAKERS["elbo"](), LINEAR.trailing(6), X0[0].numel()
+    made, path, dims = shared("elbo"), LINEAR.trailing(6), X0[0].numel()
     terms = list(elbo.terms(gaussian, LINEAR, X0, path, seeded()))
     nats = sum(term.nats for term in terms)
     assert_close(made.total(1), float(elbo.bits_per_dim(nats, dims)[1]))
@@ -214,7 +214,7 @@ def test_elbo_terms_sum_to_the_bound_and_weigh_the_error():
 
 
 def test_sampling_path_walks_as_the_sampler_does():
-    made = MAKERS["path"]()
+    made = shared("path")
     made.controls["S"].value, made.controls["eta"].value = 6, 0.5
     made.controls["hop"].value = 4
     states = list(sample.ddim(gaussian, LINEAR, NOISE, LINEAR.trailing(6), 0.5, seeded()))
@@ -228,8 +228,8 @@ def test_sampling_path_walks_as_the_sampler_does():
 
 def test_the_hop_keeps_its_place_when_the_path_changes():
     for name in ("path", "trip"):
-        made = MAKERS[name]()
-        S, hop = made.controls["S"], made.controls["hop"]
+        S, hop = (shared(name).controls[control] for control in ("S", "hop"))
+        S.value = 3
         hop.value = 2
         S.value = 6
         assert (hop.value, hop.max) == (4, 6)
@@ -238,7 +238,7 @@ def test_the_hop_keeps_its_place_when_the_path_changes():
 
 
 def test_round_trip_measures_where_the_ways_part():
-    made = MAKERS["trip"]()
+    made = shared("trip")
     path = LINEAR.trailing(6)
     up = list(sample.invert(gaussian, LINEAR, X0, path))
     down = list(sample.ddim(gaussian, LINEAR, up[-1].x, path))
@@ -317,7 +317,7 @@ def test_a_new_stroke_stops_the_work_on_the_old():
 
     def slow(x, t):
         if threading.current_thread() is not threading.main_thread():
-            calls.append(x.flatten()[0].item())
+            calls.append(threading.get_ident())
             at_work.set()
             assert go.wait(30)
         return gaussian(x, t)
@@ -332,8 +332,7 @@ def test_a_new_stroke_stops_the_work_on_the_old():
     old.join(30)
     made.wait(60)
     assert not old.is_alive() and "computing" not in made.view.value
-    first, rest = calls[0], calls[1:]
-    assert len(rest) - sum(value == first for value in rest) > 0
+    assert calls.count(old.ident) == 1 < len(calls)  # the call that it was in was its last
     guide = made.sketch.picture
     wanted = sdedit.edit(gaussian, LINEAR, guide, 1000, LINEAR.trailing(6), eta=0.0,
                          generator=seeded())
@@ -443,8 +442,10 @@ def test_only_the_classroom_knows_widgets():
         assert not tops & {"ipywidgets", "ipycanvas", "anywidget"}, file
 
 
-def test_the_bench_reports_the_bar():
+def test_the_bench_reports_the_bar(monkeypatch):
     from coursekit.bench import widgets as bench
 
+    monkeypatch.setattr(bench, "N", 5)
+    monkeypatch.setattr(bench, "PEERS", 2)
     row = next(bench.rows(seed=0, device="cpu"))
-    assert row.unit == "ms" and row.n == bench.N and "p95" in row.name
+    assert row.unit == "ms" and row.n == 5 and "p95" in row.name and 0 < row.ours

@@ -17,6 +17,7 @@ from coursekit.edits import sdedit
 from coursekit.portraits import TRAINING, render, sample, strokes
 
 N = 100  # moves of the controls
+PEERS = 10  # redraws by matplotlib, which take long
 KNOWN = 12  # portraits that the exact predictor knows
 BLUR = 0.15
 
@@ -58,7 +59,7 @@ def _moves(explorer: Explorer, dice: random.Random) -> tuple[float, float]:
             explorer.wait()  # a new painting is worked out in the background: not in the figure
         if explorer.view.value != before:
             ours.append(seconds)
-        if len(peer) < 20:
+        if len(peer) < PEERS:
             begun = time.perf_counter()
             _savefig(explorer)
             peer.append(time.perf_counter() - begun)

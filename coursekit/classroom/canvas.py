@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import ipycanvas
 import ipywidgets
@@ -155,8 +156,9 @@ class Sketch(ipywidgets.HBox):
     def _paint(self, stroke: Stroke) -> None:
         pen, radius = ImageDraw.Draw(self._painting), stroke.width * self._scale / 2
         points = [(x * self._scale, y * self._scale) for x, y in stroke.points]
-        pen.line(points, fill=stroke.colour, width=round(2 * radius), joint="curve")
-        for x, y in (points[0], points[-1]):  # round ends
+        for line in pairwise(points):
+            pen.line(line, fill=stroke.colour, width=round(2 * radius))
+        for x, y in points:  # round ends and joints, so that the pieces of a stroke make the whole
             pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=stroke.colour)
 
     def _mirror(self) -> None:

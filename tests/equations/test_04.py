@@ -114,7 +114,7 @@ def moments(x, mean, var):
 
 
 @equation("04.2")
-@mutated(signal=2, noise=2)
+@mutated(signal=0, noise=2)
 def test_forget_then_guess(signal=1, noise=1):
     t0, g = 450, 2.0
     weight = law(COSINE, g, t0, signal, noise)
