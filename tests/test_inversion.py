@@ -262,6 +262,20 @@ def test_the_rate_is_the_contraction_factor_and_one_line_is_solved_at_once(produ
     assert (rms(full.x - A * x / (1 - product)) > 1e6) == (product == -3.0)
 
 
+def test_residuals_only_fall_and_solved_rows_keep_their_step() -> None:
+    """At ten hops a step often makes things worse: it must be taken back, row by row."""
+    x, path = points(), LINEAR.trailing(10)
+    for top in (900, 300):
+        way, runs = [top, top - 100], []
+        start = LINEAR.noise(x, torch.randn(x.shape, generator=seeded(), dtype=x.dtype), way[1])
+        for n in range(1, 25):
+            runs.append(last(fixed_point(TOY, LINEAR, start, way, n, 1e-13)))
+        for fewer, more in pairwise(runs):
+            assert (more.residual <= fewer.residual).all()
+    assert min(float(s.step.min()) for s in fixed_point(TOY, LINEAR, x, path, 60, 1e-9)
+               if s.step is not None) > 0.02
+
+
 def test_rows_do_not_disturb_each_other() -> None:
     path, x = LINEAR.trailing(20), points(6)
     together = last(fixed_point(TOY, LINEAR, x, path, 60, 1e-12)).x

@@ -94,7 +94,7 @@ def until(condition, seconds, what):
 
 def gone(processes):
     """Ends what is still there, and says which of them had not ended by themselves."""
-    _, alive = psutil.wait_procs(processes, timeout=20)
+    _, alive = psutil.wait_procs(processes, timeout=60)
     for process in alive:
         process.kill()
     psutil.wait_procs(alive, timeout=5)
@@ -103,14 +103,13 @@ def gone(processes):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where the reader works: the test's own notebook, and copies of the lectures."""
-    folder = tmp_path_factory.mktemp("reader")
+    """Where the reader works: a copy of the lectures, and the test's own notebook."""
+    folder = tmp_path_factory.mktemp("reader") / "lectures"
+    shutil.copytree(HOUSE / "lectures", folder)
     cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
     nbformat.write(notebook, folder / "explorers.ipynb")
-    for lecture in LECTURES:
-        shutil.copy(lecture, folder)
     return folder
 
 
@@ -186,7 +185,7 @@ const cells = panel.content.widgets.filter(c => c.model.type === "code").map(c =
 const outputs = cells.flatMap(c => c.outputs.toJSON());
 return {kernel: kernel.status, run: cells.filter(c => c.executionCount !== null).length,
         cells: cells.filter(c => c.sharedModel.source.trim()).length,
-        errors: outputs.filter(o => o.output_type === "error").map(o => o.evalue)};
+        errors: outputs.filter(o => o.output_type === "error").map(o => o.traceback.join(" "))};
 """
 
 
@@ -214,9 +213,10 @@ def explorers(browser):
 
 
 def views(explorer):
-    """What an explorer shows: text alternative -> picture."""
-    return {img.get_attribute("alt"): img.get_attribute("src")
-            for img in explorer.find_elements("css selector", ".widget-html img")}
+    """What an explorer shows: text alternative -> picture; read at once, as it may change."""
+    return explorer.parent.execute_script("""
+        const pictures = arguments[0].querySelectorAll(".widget-html img");
+        return Object.fromEntries([...pictures].map(img => [img.alt, img.src]));""", explorer)
 
 
 def pixels(element):

@@ -13,12 +13,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from coursekit.classroom.metrics import psnr
 from coursekit.classroom.show import Figure, sheet
-from coursekit.diffusion.sample import ddim, invert, last
 from coursekit.edits import sdedit
 from coursekit.portraits.truth import strokes
 from coursekit.tour import Context
+from coursekit.tour.s40_inversion import decibel, gentle, round_trip
 
 STEPS = 25
 SHARES = (0.3, 0.45, 0.6, 0.8)
@@ -32,12 +31,9 @@ def make(context: Context) -> Iterator[Figure]:
 
 def there_and_back(context: Context, x: Tensor, name: str) -> Figure:
     """Inversion of the picture."""
-    path = context.schedule.trailing(STEPS)
-    code = last(invert(context.eps, context.schedule, x, path)).x
-    back = last(ddim(context.eps, context.schedule, code, path)).x
-    decibels = float(psnr(back.clamp(-1, 1).cpu(), x.cpu()))
+    code, back = round_trip(context, x, gentle(context.schedule, STEPS))
     return sheet(
-        torch.cat([x, code, back]), ["picture", "its code", f"and back\n{decibels:.1f} dB"],
+        torch.cat([x, code, back]), ["picture", "its code", f"and back\n{decibel(back, x):.1f} dB"],
         alt=f"On the left {name}, in the middle a code like noise, on the right what came back.",
         caption=f"Inversion of {name}, outside the world that the model knows, {STEPS} steps each "
                 "way.", scale=3)

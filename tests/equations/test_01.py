@@ -5,7 +5,6 @@ matrices for chains; neither knows the formulas under test.
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -16,30 +15,15 @@ from coursekit.diffusion import elbo
 from coursekit.diffusion.mhvae import Chain
 
 from . import exact, mutated, sampled
+from .gaussian import GRID, Law, dense_bound, doubles, falling, integral, normal, rising
 
 equation = pytest.mark.equation
-
-
-def doubles(*values: float) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def normal(z, mean, var):
-    """Log density, in double precision, from torch."""
-    mean, var = (torch.as_tensor(k, dtype=torch.float64) for k in (mean, var))
-    return Normal(mean, var.sqrt()).log_prob(torch.as_tensor(z, dtype=torch.float64))
 
 
 # ---- one latent: z ~ N(0, V), x | z ~ N(C z, S); a q that is not the posterior ---------------
 
 C, S, V, X = 0.8, 0.36, 1.7, 1.1
 MEAN, SD = 0.3, 0.5
-GRID = torch.linspace(-14, 14, 20_001, dtype=torch.float64)
-
-
-def integral(values: torch.Tensor) -> torch.Tensor:
-    """Over the grid; all integrands vanish at its ends, where the trapezoid rule is exact."""
-    return values.sum() * (GRID[1] - GRID[0])
 
 
 def mean_q(values: torch.Tensor, mean: float = MEAN, sd: float = SD) -> torch.Tensor:
@@ -136,62 +120,10 @@ WALKS = torch.randn(7, T, generator=torch.Generator().manual_seed(0), dtype=torc
 WALKS = torch.cat([torch.full((7, 1), X, dtype=torch.float64), WALKS], 1)  # z_0 .. z_T, at any values
 
 
-@dataclass(frozen=True)
-class Law:
-    """A joint Gaussian of (z_0, .., z_T); a known coordinate has no variance."""
-
-    mean: torch.Tensor
-    cov: torch.Tensor
-
-    def only(self, *which: int) -> MultivariateNormal:
-        keep = list(which)
-        return MultivariateNormal(self.mean[keep], self.cov[keep][:, keep])
-
-    def given(self, t: int, value: float) -> "Law":
-        """What is left when z_t is known."""
-        gain = self.cov[:, t] / self.cov[t, t]
-        mean = self.mean + gain * (value - self.mean[t])
-        return Law(mean, self.cov - torch.outer(gain, self.cov[t]))
-
-    def mean_log(self, weights: torch.Tensor, var: float) -> torch.Tensor:
-        """E log N(weights . z; 0, var)."""
-        square = (weights @ self.mean) ** 2 + weights @ self.cov @ weights
-        return -(math.log(2 * math.pi * var) + square / var) / 2
-
-
-def linear(system: torch.Tensor, source: torch.Tensor, variances: torch.Tensor) -> Law:
-    """The law of z with system @ z = source + independent noises."""
-    solve = torch.linalg.inv(system)
-    return Law(solve @ source, solve @ torch.diag(variances) @ solve.T)
-
-
-def up(x: float = X, data_var: float = 0.0, a=A, q=Q) -> Law:
-    """The encoder from z_0 = x, or from z_0 ~ N(x, data_var)."""
-    n = len(a) + 1
-    start = torch.cat([doubles(x), torch.zeros(n - 1).double()])
-    system = torch.eye(n).double() - torch.diag(a, -1)
-    return linear(system, start, torch.cat([doubles(data_var), q]))
-
-
-def down(c=D, p=P, v=PRIOR) -> Law:
-    n = len(c) + 1
-    system = torch.eye(n).double() - torch.diag(c, 1)
-    return linear(system, torch.zeros(n).double(), torch.cat([p, doubles(v)]))
-
-
 LEVELS = range(1, T + 1)
-ENCODER, UP, DOWN = up().only(*LEVELS), up(), down()
-
-
-def dense_bound() -> torch.Tensor:
-    """E_q log p(x, z) + entropy of q, with no term named."""
-    precision = torch.linalg.inv(DOWN.cov)
-    square = (precision * (torch.outer(UP.mean, UP.mean) + UP.cov)).sum()
-    log_joint = -((2 * math.pi * DOWN.cov).logdet() + square) / 2
-    return log_joint + ENCODER.entropy()
-
-
-BOUND, LOG_P = dense_bound(), DOWN.only(0).log_prob(doubles(X))
+UP, DOWN = rising(A, Q, X), falling(D, P, PRIOR)
+ENCODER = UP.only(*LEVELS)
+BOUND, LOG_P = dense_bound(UP, DOWN), DOWN.only(0).log_prob(doubles(X))
 
 
 def pick(**weights: float) -> torch.Tensor:
@@ -414,7 +346,7 @@ def test_the_decoder_that_inverts_the_encoder(power=1, slope=1, prior=1):
     v = doubles(*v)
     c, p = slope * A * v[:-1] / v[1:], v[:-1] * Q / v[1:] ** power
     chain, x = Chain(A, Q, c, p, prior * float(v[-1])), doubles(-2.0, 0.0, 1.1)
-    return max(exact(down(c, p, prior * float(v[-1])).cov, up(0.0, data).cov),
+    return max(exact(falling(c, p, prior * float(v[-1])).cov, rising(A, Q, 0.0, data).cov),
                exact(chain.telescoped(x).total, normal(x, 0, data)))
 
 
