@@ -108,7 +108,7 @@ def tour(
     from coursekit.pretrained import check_device
 
     start = time.perf_counter()
-    with ctrl_c(f"'{target_folder(out)}' holds the sections that were finished"):
+    with ctrl_c(f"nothing was written, '{target_folder(out)}' is as it was"):
         if image is not None:
             read(image)  # a bad picture is refused before the first section runs, not after
         check_device(device)

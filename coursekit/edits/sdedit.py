@@ -63,7 +63,8 @@ def edit(
                bit for bit. For latents, mask and pictures are the latents': a decoder bleeds over
                the edge, so paste once more in pixels.
     repeats    the result is drowned and recovered this often, >= 1.
-    eta        1 the paper's stochastic way back .. 0 DDIM, often better on a path of few hops.
+    eta        1 the paper's stochastic way back .. 0 DDIM, which adds no noise of its own and so
+               keeps more of the guide, its faults included.
     generator  for z, and for the way back if eta > 0.
 
     ValueError or TypeError names the argument that is not as said.

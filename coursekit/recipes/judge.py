@@ -30,9 +30,9 @@ from coursekit.portraits import CATEGORICAL, TRAINING, Portraits, truth
 from coursekit.recipes import cache_folder, fresh
 
 NAME = "judge"
-CHUNK, CHUNKS, DATA_SEED = 512, 128, 0
+CHUNK, CHUNKS, DATA_SEED = 512, 256, 0
 BATCH, STEPS, LR, DECAY = 32, 12_000, 2e-3, 0.02
-CONFIG = {"detail": 256}
+CONFIG = {"depths": (1, 2, 2, 1), "detail": 256}
 TINY = {"config": {"widths": (8, 8, 8, 8), "depths": (1, 1, 1, 1), "summary": 16, "detail": 8},
         "chunk": 16, "chunks": 5, "batch": 8, "steps": 20}
 LOG_SECONDS, SAVE_SECONDS = 30.0, 120.0

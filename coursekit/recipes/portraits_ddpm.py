@@ -18,10 +18,10 @@ from coursekit.recipes import Pictures, cache_folder, fit, fresh, preparing, wri
 
 NAME = "portraits-ddpm"
 SIZE, PORTRAITS, DATA_SEED = 64, 48_000, 1
-CONFIG = {"channels": (48, 80, 128, 192), "encoder": (1, 1, 2, 0), "decoder": (2, 2, 2, 0),
+CONFIG = {"channels": (48, 64, 128, 224), "encoder": (1, 1, 1, 0), "decoder": (2, 1, 2, 0),
           "attention": (2, 3), "unshuffle": 2}
 SETTINGS = {"lr": 5e-4, "warmup": 200, "decay": 0.4, "ema": 0.999, "clip": 1.0}
-BATCH, STEPS = 8, 48_000
+BATCH, STEPS = 16, 24_000
 
 TINY = {"channels": (8, 16), "encoder": (1, 1), "decoder": (1, 1), "attention": (1,),
         "head_dim": 8, "groups": 4, "unshuffle": 4}

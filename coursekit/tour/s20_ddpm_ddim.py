@@ -3,8 +3,9 @@
 Both samplers walk the same noise down to a portrait and ask the same network. DDPM adds fresh
 noise after each step, DDIM adds none: its portrait is decided by the noise it starts from.
 
-DDPM was made for a thousand steps; skip most of them and its fresh noise is not removed in time.
-DDIM loses little down to twenty, and shows the same person again and again.
+DDPM was made for a thousand steps; with few of them there is no time left to work on what the fresh
+noise has changed, and detail is lost. DDIM shows the same person again and again: it loses little
+down to twenty steps.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ def make(context: Context) -> Iterator[Figure]:
     yield sheet(
         torch.stack(pairs, 1).flatten(0, 1), [f"{S} steps" for S in STEPS],
         ["DDIM\nno noise", "DDPM\nfresh noise"], scale=3,
-        alt="DDIM shows one person in every column, already clear at 10 or 20 steps; DDPM shows "
-            "another person in every column, rough at 10 and clearer to the right.",
+        alt="DDIM shows one person in every column, nearly the same picture from 20 steps on; "
+            "DDPM shows another person in every column, poorest in detail at 10 steps.",
         caption="One starting noise, eight walks. Compare the leftmost pictures, then look for "
                 "what stays the same along each row.")
 

@@ -38,11 +38,11 @@ def make(context: Context) -> Iterator[Figure]:
     yield sheet(
         torch.cat([white, *codes, x0, *backs, grey, *errors]), ["portrait", *said],
         ["its code", "and back", f"error, {MAGNIFY} x"],
-        alt="The codes look like noise; the portraits that come back resemble the original more "
-            "and more to the right, and the errors fade to grey.",
+        alt="The codes are full of noise; with even steps a portrait of other colours comes back, "
+            "then portraits ever more like the original, whose errors fade to grey.",
         caption="Up to the code and back. First with steps that are even in time: look at the "
                 "colours. Then with steps that are short where the picture changes: where are the "
-                "last errors to go?")
+                "last errors to go? And how much of the portrait do you still see in its code?")
     yield curves(
         {"short where it changes": (STEPS, decibels[1:]), "even": ((EVEN,), decibels[:1])},
         x="steps", y="PSNR (dB)", log_x=True, title="The round trip by the number of steps",

@@ -22,8 +22,8 @@ from coursekit.portraits.truth import strokes
 from coursekit.tour import Context
 
 STEPS, PEOPLE = 25, 3
-SHARES = (0.3, 0.45, 0.6, 0.8)  # of T: how far the strokes are drowned
-REPAIR = 0.6
+SHARES = (0.4, 0.6, 0.75, 0.9)  # of T: how far the strokes are drowned
+REPAIR = 0.75
 RED = (0.55, -0.75, -0.7)
 
 
@@ -33,10 +33,10 @@ def make(context: Context) -> Iterator[Figure]:
 
 
 def drowned(context: Context, guide: Tensor, share: float, mask: Tensor | None = None) -> Tensor:
-    """SDEdit from t0 = share * T; DDIM's way back suits a path of few hops."""
+    """SDEdit from t0 = share * T."""
     schedule = context.schedule
     return sdedit.edit(context.eps, schedule, guide, round(share * schedule.T),
-                       schedule.trailing(STEPS), mask=mask, eta=0.0, generator=context.generator())
+                       schedule.trailing(STEPS), mask=mask, generator=context.generator())
 
 
 def from_strokes(context: Context) -> Figure:

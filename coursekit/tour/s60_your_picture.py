@@ -20,7 +20,7 @@ from coursekit.tour import Context
 from coursekit.tour.s40_inversion import decibel, gentle, round_trip
 
 STEPS = 25
-SHARES = (0.3, 0.45, 0.6, 0.8)
+SHARES = (0.4, 0.6, 0.75, 0.9)
 
 
 def make(context: Context) -> Iterator[Figure]:
@@ -34,7 +34,7 @@ def there_and_back(context: Context, x: Tensor, name: str) -> Figure:
     code, back = round_trip(context, x, gentle(context.schedule, STEPS))
     return sheet(
         torch.cat([x, code, back]), ["picture", "its code", f"and back\n{decibel(back, x):.1f} dB"],
-        alt=f"On the left {name}, in the middle a code like noise, on the right what came back.",
+        alt=f"On the left {name}, in the middle a code full of noise, on the right what came back.",
         caption=f"Inversion of {name}, outside the world that the model knows, {STEPS} steps each "
                 "way.", scale=3)
 
@@ -43,7 +43,7 @@ def edited(context: Context, x: Tensor, name: str) -> Figure:
     """SDEdit of the picture, and of strokes of it, in one batch."""
     schedule, guides = context.schedule, torch.cat([x, strokes(x)])
     edits = [sdedit.edit(context.eps, schedule, guides, round(share * schedule.T),
-                         schedule.trailing(STEPS), eta=0.0, generator=context.generator())
+                         schedule.trailing(STEPS), generator=context.generator())
              for share in SHARES]
     return sheet(
         torch.stack([guides, *edits], 1).flatten(0, 1),
