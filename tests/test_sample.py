@@ -10,7 +10,7 @@ from test_schedule import EXACT, NAMED, pair, peer
 from torch.testing import assert_close
 from toys import TRIANGLE
 
-from coursekit.diffusion.sample import ddim, ddpm, invert, last, posterior, sigma
+from coursekit.diffusion.sample import ddim, ddpm, invert, last, posterior, sigma, slerp
 from coursekit.diffusion.schedule import Schedule
 
 LINEAR, SCALED = NAMED[:2]
@@ -345,3 +345,50 @@ def test_bad_input_is_named_in_one_line(call, error, words: str) -> None:
     with pytest.raises(error, match=words) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+# ---- paths and points for a code ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule, share", [
+    (Schedule.cosine(), 0.3), (Schedule.linear(), 0.9)], ids=str)
+def test_karras_paths_keep_the_large_shapes_that_even_ones_lose(schedule, share):
+    def eps(x, t):  # of a law as wide as the colour of a whole picture is, beside its noise
+        level = schedule.level(t)
+        return (1 - level) ** 0.5 * x / (level * 35.0**2 + 1 - level)
+
+    def error(path):
+        x0 = torch.full((1, 1), 35.0, dtype=torch.float64)
+        code = last(invert(eps, schedule, x0, path)).x
+        return abs(float(last(ddim(eps, schedule, code, path)).x / x0) - 1)
+    for S in (20, 40):
+        path = schedule.karras(S)
+        assert schedule.check_path(path) == path and path[0] == 980 and path[-1] == 0
+        assert abs(len(path) - 1 - S) <= 2
+    assert error(schedule.karras(40)) < share * error(schedule.trailing(40))
+
+
+def test_slerp_moves_evenly_on_the_circle():
+    a, b = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]])
+    for share in (0.0, 0.25, 0.5, 1.0):
+        angle = torch.tensor(share * torch.pi / 2)
+        assert_close(slerp(a, b, share), 2 * torch.stack([angle.cos(), angle.sin()])[None])
+
+
+def test_slerp_keeps_length_ends_and_batch(generator):
+    a, b = torch.randn(2, 3, 3, 8, 8, generator=generator).unbind()
+    b = b * (a.flatten(1).norm(dim=1) / b.flatten(1).norm(dim=1)).view(3, 1, 1, 1)
+    assert_close(slerp(a, b, 0.0), a)
+    assert_close(slerp(a, b, 1.0), b)
+    middle = slerp(a, b, 0.3)
+    assert_close(middle.flatten(1).norm(dim=1), a.flatten(1).norm(dim=1))
+    assert_close(middle[1:2], slerp(a[1:2], b[1:2], 0.3))
+
+
+def test_slerp_between_nearly_equal_points_is_the_line(generator):
+    a = torch.randn(1, 50, generator=generator, dtype=torch.float64)
+    assert_close(slerp(a, a, 0.3), a)
+    b = a + 1e-6 * torch.randn(1, 50, generator=generator, dtype=torch.float64)
+    assert_close(slerp(a, b, 0.3), 0.7 * a + 0.3 * b, atol=1e-12, rtol=0)
+    with pytest.raises(ValueError, match="opposite"):
+        slerp(a, -a, 0.5)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from torch.testing import assert_close
 
 from coursekit.diffusion.schedule import Schedule
@@ -144,6 +144,23 @@ def test_paths_are_diffusers_timesteps_plus_one(S: int) -> None:
         assert schedule.check_path(ours) == ours
 
 
+@pytest.mark.parametrize("S", [5, 20, 40])
+@pytest.mark.parametrize("schedule", NAMED, ids=str)
+def test_karras_is_even_in_the_root_of_sigma(schedule: Schedule, S: int) -> None:
+    """Each time is the whole one nearest to diffusers' ramp between the same two sigmas."""
+    path = schedule.karras(S)
+    assert schedule.check_path(path) == path
+    assert path[0] == 980 and path[-2:] == [1, 0] and len(path) == S + 1
+    sigma = ((1 - schedule.abar) / schedule.abar).sqrt()
+    ramp = DPMSolverMultistepScheduler(use_karras_sigmas=True)._convert_to_karras(
+        sigma[[980, 1]], num_inference_steps=S)
+    for t, wanted in zip(path, ramp.tolist(), strict=False):
+        root = sigma ** (1 / 7)
+        hop = float((root[min(t + 1, 1000)] - root[t - 1]) / 2)
+        assert abs(float(root[t]) - wanted ** (1 / 7)) <= hop
+    assert len(schedule.karras(schedule.T)) <= schedule.T + 1
+
+
 @pytest.mark.parametrize("schedule", [*NAMED, Schedule(Schedule.cosine(T=9).abar)])
 def test_config_survives_json(schedule: Schedule) -> None:
     again = Schedule.from_config(json.loads(json.dumps(schedule.to_config())))
@@ -183,6 +200,9 @@ X = torch.zeros(2, 3, 4, 4)
         (lambda s: s.trailing(0), ValueError, r"S: 0 is not an int in 1\.\.1000"),
         (lambda s: s.leading(1000, 1), ValueError, r"S: 1000 is not an int in 1\.\.999"),
         (lambda s: s.leading(10, 2), ValueError, "offset: 2 is neither"),
+        (lambda s: s.karras(0), ValueError, r"S: 0 is not an int in 1\.\.1000"),
+        (lambda s: s.karras(9, rho=0), ValueError, "rho, start: 0, 0.98 must be > 0"),
+        (lambda s: s.karras(9, start=1.1), ValueError, "rho, start: 7.0, 1.1 must be"),
         (lambda s: s.check_path([40, 60, 0]), ValueError, "path: 40 -> 60 at position 0"),
         (lambda s: s.check_path([40, 40, 0]), ValueError, "path: 40 -> 40"),
         (lambda s: s.check_path([1001, 0]), ValueError, r"path: 1001 is not an int in 0\.\.1000"),

@@ -18,10 +18,10 @@ from torch.testing import assert_close
 
 from coursekit import __version__, cli, manifest, tour
 from coursekit.classroom import show
-from coursekit.diffusion.sample import ddim, invert, last
+from coursekit.diffusion.sample import ddim, last
 from coursekit.diffusion.schedule import Schedule
 from coursekit.pretrained import Loaded
-from coursekit.tour import s10_noising, s20_ddpm_ddim, s30_interpolation, s40_inversion
+from coursekit.tour import s10_noising, s20_ddpm_ddim
 
 BUDGET = 400  # pictures through the network that a section may ask for: about 5 s on two cores
 
@@ -303,54 +303,6 @@ def test_ddim_and_ddpm_in_one_batch_are_the_two_samplers(context):
 def test_more_of_them_leave_the_first_as_they_are(context):
     assert torch.equal(context.noise(3)[:2], context.noise(2))
     assert torch.equal(context.pictures(3)[:1], context.pictures(1))
-
-
-@pytest.mark.parametrize("schedule, share", [
-    (Schedule.cosine(), 0.3), (Schedule.linear(), 0.9)], ids=str)
-def test_gentle_steps_keep_the_large_shapes_that_even_ones_lose(schedule, share):
-    def eps(x, t):  # of a law as wide as the colour of a whole picture is, beside its noise
-        level = schedule.level(t)
-        return (1 - level) ** 0.5 * x / (level * 35.0**2 + 1 - level)
-
-    def error(path):
-        x0 = torch.full((1, 1), 35.0, dtype=torch.float64)
-        code = last(invert(eps, schedule, x0, path)).x
-        return abs(float(last(ddim(eps, schedule, code, path)).x / x0) - 1)
-    for S in (20, 40):
-        path = s40_inversion.gentle(schedule, S)
-        assert schedule.check_path(path) == path and path[0] == 980 and path[-1] == 0
-        assert abs(len(path) - 1 - S) <= 2
-    assert error(s40_inversion.gentle(schedule, 40)) < share * error(schedule.trailing(40))
-
-
-def slerp(share, a, b):
-    return s30_interpolation.slerp(a, b, share)
-
-
-def test_slerp_moves_evenly_on_the_circle():
-    a, b = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]])
-    for share in (0.0, 0.25, 0.5, 1.0):
-        angle = torch.tensor(share * torch.pi / 2)
-        assert_close(slerp(share, a, b), 2 * torch.stack([angle.cos(), angle.sin()])[None])
-
-
-def test_slerp_keeps_length_ends_and_batch(generator):
-    a, b = torch.randn(2, 3, 3, 8, 8, generator=generator).unbind()
-    b = b * (a.flatten(1).norm(dim=1) / b.flatten(1).norm(dim=1)).view(3, 1, 1, 1)
-    assert_close(slerp(0.0, a, b), a)
-    assert_close(slerp(1.0, a, b), b)
-    middle = slerp(0.3, a, b)
-    assert_close(middle.flatten(1).norm(dim=1), a.flatten(1).norm(dim=1))
-    assert_close(middle[1:2], slerp(0.3, a[1:2], b[1:2]))
-
-
-def test_slerp_between_nearly_equal_points_is_the_line(generator):
-    a = torch.randn(1, 50, generator=generator, dtype=torch.float64)
-    assert_close(slerp(0.3, a, a), a)
-    b = a + 1e-6 * torch.randn(1, 50, generator=generator, dtype=torch.float64)
-    assert_close(slerp(0.3, a, b), 0.7 * a + 0.3 * b, atol=1e-12, rtol=0)
-    with pytest.raises(ValueError, match="opposite"):
-        slerp(0.5, a, -a)
 
 
 # ---- figures

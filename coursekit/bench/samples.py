@@ -66,7 +66,7 @@ def samples(model: Loaded, n: int, steps: int, *, eta: float = 0.0, seed: int,
 
 def round_trip(model: Loaded, judge: torch.nn.Module, x: Tensor) -> Iterator[Row]:
     """Invert and sample again: PSNR, and the share of the judge's readings that stay."""
-    path = model.schedule.trailing(ROUND_TRIP_STEPS)
+    path = model.schedule.karras(ROUND_TRIP_STEPS)
     back = []
     for some in x.split(BATCH):
         noise = last(invert(model.eps(), model.schedule, some, path)).x

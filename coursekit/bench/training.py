@@ -22,9 +22,9 @@ from coursekit.nets.unet import UNet
 
 BATCH, N = 32, 5
 PEERS = {  # blocks a level, widths
-    "our widths at 32x32 and 16x16": (1, (48, 80, 96, 132)),
-    "two blocks a level": (2, (32, 48, 80, 120)),
-    "one block a level": (1, (36, 60, 96, 144)),
+    "our widths at 32x32 and 16x16": (1, (48, 64, 96, 136)),
+    "two blocks a level": (2, (32, 48, 72, 120)),
+    "one block a level": (1, (36, 52, 96, 144)),
 }
 
 

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from coursekit.diffusion.predict import Eps
-from coursekit.diffusion.sample import State, _predict, check_entry, posterior, randn_like, sigma
+from coursekit.diffusion.sample import State, check_entry, posterior, predict_noise, randn_like, sigma
 from coursekit.diffusion.schedule import Schedule
 
 
@@ -92,8 +92,8 @@ def _edict_down(
     for i, (t, s) in enumerate(pairwise(path)):
         a, b = ddim_line(schedule, t, s)
         first, second = (x, y) if i % 2 == 0 else (y, x)  # who leads alternates
-        first = a * first + b * _predict(eps, second, t)
-        second = a * second + b * _predict(eps, first, t)
+        first = a * first + b * predict_noise(eps, second, t)
+        second = a * second + b * predict_noise(eps, first, t)
         first = p * first + (1 - p) * second
         second = p * second + (1 - p) * first
         x, y = (first, second) if i % 2 == 0 else (second, first)
@@ -109,8 +109,8 @@ def _edict_up(
         first, second = (x, y) if i % 2 == 0 else (y, x)
         second = (second - (1 - p) * first) / p
         first = (first - (1 - p) * second) / p
-        second = (second - b * _predict(eps, first, t)) / a
-        first = (first - b * _predict(eps, second, t)) / a
+        second = (second - b * predict_noise(eps, first, t)) / a
+        first = (first - b * predict_noise(eps, second, t)) / a
         x, y = (first, second) if i % 2 == 0 else (second, first)
         yield Twins(t, x, y)
 
@@ -162,7 +162,7 @@ def _edit_friendly(
     yield Hop(path[0], x)
     for t, s in pairwise(path):
         sd = sigma(schedule, t, s, eta)
-        x0 = schedule.denoise(x, _predict(eps, x, t), t)
+        x0 = schedule.denoise(x, predict_noise(eps, x, t), t)
         mean = posterior(schedule, x, x0, t, s, sd)
         noise = states[s] - mean if s > path[-1] or keep_last else torch.zeros_like(x)
         x = mean + noise  # not states[s]: the replay must meet the same rounding
@@ -185,7 +185,7 @@ def _replay(eps: Eps, schedule: Schedule, hops: Sequence[Hop]) -> Iterator[State
     yield state
     for hop in hops[1:]:
         t, x = state.t, state.x
-        x0 = schedule.denoise(x, _predict(eps, x, t), t)
+        x0 = schedule.denoise(x, predict_noise(eps, x, t), t)
         state = State(hop.t, posterior(schedule, x, x0, t, hop.t, hop.sd) + hop.noise, x0)
         yield state
 
@@ -246,7 +246,7 @@ def _fixed_point(
         x, base = state.x, A * state.x
 
         def G(x: Tensor, base: Tensor = base, B: float = B, t: int = t) -> Tensor:
-            return base + B * _predict(eps, x, t)
+            return base + B * predict_noise(eps, x, t)
 
         state = _solve(G, x, iterations, tol, adaptive)
         state.t = t

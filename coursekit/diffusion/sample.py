@@ -135,7 +135,7 @@ def _climb(eps: Eps, schedule: Schedule, x: Tensor, path: list[int]) -> Iterator
     state = State(path[-1], x)
     yield state
     for s, t in pairwise(reversed(path)):
-        e = _predict(eps, state.x, t)
+        e = predict_noise(eps, state.x, t)
         x0 = schedule.denoise(state.x, e, s)
         state = State(t, schedule.noise(x0, e, t), x0)
         yield state
@@ -155,7 +155,7 @@ def _walk(
     yield state
     for t, s in pairwise(path):
         x = state.x
-        e = _predict(eps, x, t)
+        e = predict_noise(eps, x, t)
         x0 = schedule.denoise(x, e, t)
         if clip is not None:
             x0 = x0.clamp(-clip, clip)
@@ -168,7 +168,8 @@ def _walk(
         yield state
 
 
-def _predict(eps: Eps, x: Tensor, t: int) -> Tensor:
+def predict_noise(eps: Eps, x: Tensor, t: int) -> Tensor:
+    """eps(x, t), refused where its shape is not that of x."""
     e = eps(x, t)
     if e.shape != x.shape:
         raise ValueError(f"eps: returned shape {tuple(e.shape)}, x has {tuple(x.shape)}")
@@ -179,6 +180,26 @@ def randn_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
     """Standard normal noise in x's shape, dtype and place, drawn on the generator's device."""
     device = generator.device if generator else x.device
     return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
+
+
+def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
+    """The point at `share` of the arc from a to b, (b, ...) each, every one as one long vector.
+
+    sin((1 - s) phi) / sin(phi) a + sin(s phi) / sin(phi) b, phi the angle between them (Shoemake
+    1985); the straight line where the angle is too small to divide by. Vectors that point in
+    opposite directions have no arc: ValueError.
+    """
+    a64, b64 = a.cpu().double(), b.cpu().double()  # not every device has float64
+    u, v = a64.flatten(1), b64.flatten(1)  # b d
+    cos = (u * v).sum(1) / (u.norm(dim=1) * v.norm(dim=1))
+    phi = cos.clamp(-1, 1).acos().view(-1, *[1] * (a.ndim - 1))  # b 1 ..
+    if (phi > 3.1415).any():
+        raise ValueError("a, b: point in opposite directions, accepted is an angle below pi")
+    near = phi < 1e-4
+    sin = torch.where(near, 1.0, phi.sin())
+    left = torch.where(near, 1 - share, ((1 - share) * phi).sin() / sin)
+    right = torch.where(near, share, (share * phi).sin() / sin)
+    return (left * a64 + right * b64).to(a)
 
 
 def check_entry(

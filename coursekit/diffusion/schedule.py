@@ -177,6 +177,22 @@ class Schedule:
         stride = self.T // S
         return [1 + offset + stride * i for i in range(S - 1, -1, -1)] + [offset]
 
+    def karras(self, S: int, rho: float = 7.0, start: float = 0.98) -> list[int]:
+        """Hops even in sigma^(1/rho), sigma = sqrt((1-abar)/abar) (Karras 2022, eq. 5), then 0.
+
+        The way to take for an inversion: its hops are short where a picture takes shape. It begins
+        at start * T, since a cosine schedule has abar[T] = 2e-9 and a single hop over its last
+        times loses the colours. Hops that fall on one time become one, so that a long path may have
+        fewer than S (with T = 1000 from S = 50 or 80 on, by the schedule).
+        """
+        self._check_steps(S, self.T)
+        if not rho > 0 or not 1 / self.T <= start <= 1:
+            raise ValueError(f"rho, start: {rho}, {start} must be > 0 and in 1/T..1")
+        root = ((1 - self.abar) / self.abar) ** (0.5 / rho)  # (T+1,)
+        wanted = torch.linspace(float(root[round(start * self.T)]), float(root[1]), S)
+        nearest = (root[1:, None] - wanted).abs().argmin(0) + 1  # (S,)
+        return [*dict.fromkeys(nearest.tolist()), 0]
+
     def check_path(self, path: Sequence[int]) -> list[int]:
         """The path as a list of ints; raises unless it has >= 2 in 0..T that fall strictly."""
         for t in path:

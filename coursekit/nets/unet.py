@@ -194,8 +194,8 @@ class UNet(nn.Module):
     code, None where there is none. `config` holds the arguments, ready for JSON.
     """
 
-    def __init__(self, image_channels: int = 3, channels: Sequence[int] = (48, 80, 128, 192),
-                 encoder: Sequence[int] = (1, 1, 2, 0), decoder: Sequence[int] = (2, 2, 2, 0),
+    def __init__(self, image_channels: int = 3, channels: Sequence[int] = (48, 64, 128, 224),
+                 encoder: Sequence[int] = (1, 1, 1, 0), decoder: Sequence[int] = (2, 1, 2, 0),
                  attention: Sequence[int] = (2, 3), head_dim: int = 32, groups: int = 8,
                  unshuffle: int = 2, context_dim: int | None = None, code_dim: int | None = None,
                  dropout: float = 0.0):

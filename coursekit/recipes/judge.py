@@ -44,7 +44,7 @@ DRAWING = ("attributes", "scene", "anatomy", "wardrobe", "backgrounds", "styles"
 class Progress:
     """step of steps, images seen, loss of the update, seconds of training, images_per_second.
 
-    While the set is rendered, step is 0 and the loss is NaN.
+    While the set is rendered, step is 0, images are those drawn so far and the loss is NaN.
     """
 
     step: int
@@ -139,7 +139,7 @@ def draw(folder: Path, chunk: int, chunks: int, device: str) -> Iterator[Progres
         done[k] = 1
         drawn += chunk
         seconds = time.perf_counter() - begun
-        yield Progress(0, 1, 0, math.nan, seconds, drawn / seconds)
+        yield Progress(0, 1, drawn, math.nan, seconds, drawn / seconds)
 
 
 def _array(file: Path, shape: tuple[int, ...]) -> numpy.ndarray:

@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 
 from coursekit.classroom.show import Figure, sheet
-from coursekit.diffusion.sample import ddim, last
+from coursekit.diffusion.sample import ddim, last, slerp
 from coursekit.tour import Context
 
 STEPS = 20
@@ -35,23 +34,3 @@ def make(context: Context) -> Iterator[Figure]:
             "straight way the middle ones are smooth and poor in detail.",
         caption="The same two people at the ends of both rows. Look at the middle: who is a "
                 "person, and who is a blur?")
-
-
-def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """The point at `share` of the arc from a to b, (b, ...) each, every one as one long vector.
-
-    sin((1 - s) phi) / sin(phi) a + sin(s phi) / sin(phi) b, phi the angle between them (Shoemake
-    1985); the straight line where the angle is too small to divide by. Vectors that point in
-    opposite directions have no arc: ValueError.
-    """
-    a64, b64 = a.cpu().double(), b.cpu().double()  # not every device has float64
-    u, v = a64.flatten(1), b64.flatten(1)  # b d
-    cos = (u * v).sum(1) / (u.norm(dim=1) * v.norm(dim=1))
-    phi = cos.clamp(-1, 1).acos().view(-1, *[1] * (a.ndim - 1))  # b 1 ..
-    if (phi > 3.1415).any():
-        raise ValueError("a, b: point in opposite directions, accepted is an angle below pi")
-    near = phi < 1e-4
-    sin = torch.where(near, 1.0, phi.sin())
-    left = torch.where(near, 1 - share, ((1 - share) * phi).sin() / sin)
-    right = torch.where(near, share, (share * phi).sin() / sin)
-    return (left * a64 + right * b64).to(a)

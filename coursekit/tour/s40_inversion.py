@@ -19,7 +19,6 @@ from torch import Tensor
 from coursekit.classroom.metrics import psnr
 from coursekit.classroom.show import Figure, curves, sheet
 from coursekit.diffusion.sample import ddim, invert, last
-from coursekit.diffusion.schedule import Schedule
 from coursekit.tour import Context
 
 STEPS, EVEN = (10, 20, 40), 20
@@ -28,7 +27,7 @@ MAGNIFY = 5  # how much the errors are magnified
 
 def make(context: Context) -> Iterator[Figure]:
     x0, schedule = context.pictures(1), context.schedule
-    paths = [schedule.trailing(EVEN), *(gentle(schedule, S) for S in STEPS)]
+    paths = [schedule.trailing(EVEN), *(schedule.karras(S) for S in STEPS)]
     codes, backs = zip(*(round_trip(context, x0, path) for path in paths), strict=True)
     decibels = [decibel(back, x0) for back in backs]
     names = [f"{EVEN} even steps", *(f"{S} steps" for S in STEPS)]
@@ -59,15 +58,3 @@ def round_trip(context: Context, x0: Tensor, path: Sequence[int]) -> tuple[Tenso
 def decibel(back: Tensor, x0: Tensor) -> float:
     """PSNR of one picture as it is shown; on the CPU, as not every device has float64."""
     return float(psnr(back.clamp(-1, 1).cpu(), x0.cpu()))
-
-
-def gentle(schedule: Schedule, S: int) -> list[int]:
-    """A path of S hops, even in the seventh root of noise / signal (Karras 2022, eq. 5).
-
-    It begins at 0.98 T: beyond, hardly anything is left of a picture to remember it by. Where two
-    hops would fall on one time they become one, which happens when S is about T / 10 or more.
-    """
-    root = ((1 - schedule.abar) / schedule.abar) ** (1 / 14)  # of sqrt((1 - abar) / abar)
-    wanted = torch.linspace(float(root[round(0.98 * schedule.T)]), float(root[1]), S)
-    nearest = (root[1:, None] - wanted).abs().argmin(0) + 1  # S
-    return [*dict.fromkeys(nearest.tolist()), 0]

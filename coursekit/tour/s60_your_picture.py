@@ -17,7 +17,7 @@ from coursekit.classroom.show import Figure, sheet
 from coursekit.edits import sdedit
 from coursekit.portraits.truth import strokes
 from coursekit.tour import Context
-from coursekit.tour.s40_inversion import decibel, gentle, round_trip
+from coursekit.tour.s40_inversion import decibel, round_trip
 
 STEPS = 25
 SHARES = (0.4, 0.6, 0.75, 0.9)
@@ -31,7 +31,7 @@ def make(context: Context) -> Iterator[Figure]:
 
 def there_and_back(context: Context, x: Tensor, name: str) -> Figure:
     """Inversion of the picture."""
-    code, back = round_trip(context, x, gentle(context.schedule, STEPS))
+    code, back = round_trip(context, x, context.schedule.karras(STEPS))
     return sheet(
         torch.cat([x, code, back]), ["picture", "its code", f"and back\n{decibel(back, x):.1f} dB"],
         alt=f"On the left {name}, in the middle a code full of noise, on the right what came back.",
