@@ -382,8 +382,12 @@ def test_bfloat16_keeps_the_loss_in_float32(net):
     assert all(p.dtype == torch.float32 for p in net.parameters())
 
 
-def test_fast_dtype_decides():
-    assert fast_dtype("cpu") in (None, torch.bfloat16)
+@pytest.mark.parametrize("units, dtype", [
+    ({"avx512_bf16": True, "amx_bf16": False}, torch.bfloat16), ({"amx_bf16": True}, torch.bfloat16),
+    ({"avx2": True, "avx512_bf16": False}, None), ({}, None)])
+def test_fast_dtype_asks_the_hardware(monkeypatch, units, dtype):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units)
+    assert fast_dtype("cpu") is dtype and fast_dtype("meta") is None
 
 
 def test_a_loss_that_is_not_finite_stops_and_says_what_to_do(net):

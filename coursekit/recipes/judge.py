@@ -25,13 +25,14 @@ from torch import Tensor, distributed
 from torch.nn import functional as F
 
 from coursekit import images, portraits, pretrained
+from coursekit.diffusion.train import fast_dtype
 from coursekit.nets.judge import MIDDLES, READ, SPREADS, Judge, Reading
 from coursekit.portraits import CATEGORICAL, TRAINING, Portraits, truth
 from coursekit.recipes import cache_folder, fresh
 
 NAME = "judge"
 CHUNK, CHUNKS, DATA_SEED = 512, 256, 0
-BATCH, STEPS, LR, DECAY = 32, 12_000, 2e-3, 0.02
+BATCH, STEPS, LR, DECAY = 64, 12_000, 2e-3, 0.02
 CONFIG = {"depths": (1, 2, 2, 1), "detail": 256}
 TINY = {"config": {"widths": (8, 8, 8, 8), "depths": (1, 1, 1, 1), "summary": 16, "detail": 8},
         "chunk": 16, "chunks": 5, "batch": 8, "steps": 20}
@@ -226,11 +227,13 @@ def worn(x: Tensor, generator: torch.Generator) -> Tensor:
 def fit(out: Path, net: Judge, renders: Renders, *, steps: int, resume: bool, device: str,
         seconds: float | None) -> Iterator[Progress]:
     """AdamW with one cycle of the learning rate, which follows the clock where that is ahead."""
-    optimiser = torch.optim.AdamW(net.parameters(), lr=LR, betas=(0.9, 0.99), weight_decay=DECAY)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=LR, betas=(0.9, 0.99), weight_decay=DECAY,
+                                  fused=True)
     checkpoint, done = out / "checkpoint.pt", {"step": 0, "seconds": 0.0}
     if resume and checkpoint.exists():
         done = restore(checkpoint, net, optimiser)
     ranks, rank = gather(device)
+    dtype = fast_dtype(device)
     net.train()
     logged = saved = done["seconds"]
     progress, updating = None, False
@@ -241,7 +244,7 @@ def fit(out: Path, net: Judge, renders: Renders, *, steps: int, resume: bool, de
             for group in optimiser.param_groups:
                 group["lr"] = LR * cycle(share)
             updating = True  # batch norm changes with the first layer: no checkpoint until the end
-            loss = objective(net, renders(done["step"] * ranks + rank), device)
+            loss = objective(net, renders(done["step"] * ranks + rank), device, dtype)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             # The clock is averaged with the gradients: all must stop after the same update.
@@ -291,20 +294,24 @@ def cycle(share: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (share - 0.06) / 0.94))) + 1e-3
 
 
-def objective(net: Judge, batch: Batch, device: str) -> Tensor:
+def objective(net: Judge, batch: Batch, device: str, dtype: torch.dtype | None = None) -> Tensor:
     """Twice the mean cross-entropy of the attributes, the likelihood of the continuous ones, and
-    half the cross-entropy of the parts."""
-    features = net.features(batch.x.to(device))
-    reading = net.read(features)
+    half the cross-entropy of the parts. dtype: that of the network's arithmetic, None float32."""
+    with torch.autocast(torch.device(device).type, dtype, enabled=dtype is not None):
+        features = net.features(batch.x.to(device))
+        low = net.read(features)
+        mapped = [f[batch.mapped.to(device)] for f in features[:3]]
+        parts = net.segment(mapped) if len(batch.mapped) else None
+    reading = Reading({k: v.float() for k, v in low.logits.items()}, low.mean.float(),
+                      low.log_var.float())
     terms = []
     for name, logits in reading.logits.items():
         each = F.cross_entropy(logits, batch.codes[name].to(device), reduction="none")
         weight = batch.weights[name].to(device)
         terms.append((each * weight).sum() / weight.sum().clamp(min=1))
     loss = 2 * torch.stack(terms).mean() + likelihood(reading, batch.values.to(device))
-    if len(batch.mapped):
-        parts = net.segment([f[batch.mapped.to(device)] for f in features[:3]])
-        loss = loss + 0.5 * F.cross_entropy(parts, batch.maps.to(device))
+    if parts is not None:
+        loss = loss + 0.5 * F.cross_entropy(parts.float(), batch.maps.to(device))
     return loss
 
 
