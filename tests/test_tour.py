@@ -10,13 +10,14 @@ import time
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 
-from coursekit import __version__, cli, manifest, tour
+from coursekit import __version__, cli, manifest, portraits, tour
 from coursekit.classroom import show
 from coursekit.diffusion.sample import ddim, last
 from coursekit.diffusion.schedule import Schedule
@@ -337,6 +338,17 @@ def test_figures_refuse_what_they_cannot_show():
         show.curves({}, x="", y="", alt=" ")
     with pytest.raises(ValueError, match="NaN"):
         show.sheet(x / 0, ["a", "b", "c"], alt="?")
+
+
+def test_a_notebook_keeps_few_colours_that_look_the_same(generator):
+    figure = show.sheet(portraits.render(portraits.sample(8, generator)), [""] * 4, [""] * 2, alt="?")
+    short = show.few_colours(figure.png)
+    full, few = (torch.from_numpy(numpy.array(Image.open(io.BytesIO(png)).convert("RGB"))).float()
+                 for png in (figure.png, short))
+    assert len(short) < 0.45 * len(figure.png)
+    assert (full - few).abs().mean() < 6  # of 255 grey levels
+    plain = show.curves({"a": ((0, 1), (0, 1))}, x="x", y="y", alt="?")
+    assert len(show.few_colours(plain.png)) <= len(plain.png)
 
 
 def test_a_notebook_gets_alt_text_and_escaped_words():

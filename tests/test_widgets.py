@@ -239,7 +239,7 @@ def test_the_hop_keeps_its_place_when_the_path_changes():
 
 def test_round_trip_measures_where_the_ways_part():
     made = shared("trip")
-    path = LINEAR.trailing(6)
+    path = LINEAR.karras(6)
     up = list(sample.invert(gaussian, LINEAR, X0, path))
     down = list(sample.ddim(gaussian, LINEAR, up[-1].x, path))
     made.controls["S"].value, made.controls["which"].value = 6, 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 
@@ -155,14 +155,11 @@ def still(
         if plot:
             at = (70 / width, 55 / height, 1 - 85 / width, (PLOT - 85) / height)
             plot.draw(canvas.add_axes(at))
-        drawn = show.finish(canvas, alt)
-    # noise hardly compresses: 128 colours make it a third as long, and no eye sees it at this size
-    few = Image.open(io.BytesIO(drawn.png)).convert("RGB").quantize(128)
-    return replace(drawn, png=png(few, level=9))
+        return show.finish(canvas, alt)
 
 
 def png(image: Image.Image, level: int = 1) -> bytes:
-    """`level` 1 is the fastest compression, 9 the smallest file."""
+    """The fastest compression: a slider should not wait for it."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=level)
     return buffer.getvalue()

@@ -51,7 +51,7 @@ class StrokeEditor(Explorer):
         self._times = spread(self._path[::-1], levels)
         self._starts = torch.cat([guides, torch.full_like(guides[:1], BLANK)])
         self.sketch = Sketch(guides[:1])
-        self._guide = self.sketch.picture
+        self._guide = self.sketch.picture.to(guides.device)
         hops = sum(t < t0 for t0 in self._times for t in self._path)
         with counted(eps, hops, "painting") as call:
             self._known = {t0: self._run(self._guide, t0, call) for t0 in self._times}
@@ -78,7 +78,7 @@ class StrokeEditor(Explorer):
         return self._run(guide, t0, eps)
 
     def _changed(self) -> None:
-        self._work.start(self.sketch.picture)
+        self._work.start(self.sketch.picture.to(self._guide.device))
         self.update()
 
     def _arrived(self, t0: int | None) -> None:

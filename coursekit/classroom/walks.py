@@ -95,7 +95,7 @@ class RoundTrip(Explorer):
 
     schemes  name -> function (eps, schedule, x0, path) -> (states on the way up, on the way down),
              in any order, with .t and .x; None is plain DDIM inversion.
-    steps    the path is trailing(S) for each S; plain inversion calls eps 2 sum(steps) times.
+    steps    the path is karras(S) for each S; plain inversion calls eps 2 sum(steps) times.
     """
 
     title = "There and back: inversion and its error"
@@ -110,7 +110,7 @@ class RoundTrip(Explorer):
         with counted(eps, 2 * sum(steps) * len(self._schemes), "up and down") as call:
             for name, scheme in self._schemes.items():
                 for S in steps:
-                    up, down = scheme(call, schedule, x0, schedule.trailing(S))
+                    up, down = scheme(call, schedule, x0, schedule.karras(S))
                     self._up[name, S] = {state.t: state.x for state in up}
                     self._down[name, S] = {state.t: state.x for state in down}
         for key, up in self._up.items():
@@ -127,7 +127,7 @@ class RoundTrip(Explorer):
             *times, _ = self._rmse[name, S]  # at the last, the turning point, the two are one
             curves[S] = {t: max(self._rmse[name, S][t][i], FLOOR) for t in times}
         ends = listed(f"{curve[min(curve)]:.2g} with S = {S}" for S, curve in curves.items())
-        return Plot(f"Inversion, {name}: how far the way back is from the way there", "time t",
+        return Plot(f"{name}: the gap between the two ways", "time t",
                     "RMSE", {f"S = {S}": (list(c), list(c.values())) for S, c in curves.items()},
                     f"A curve over t for every S. Back at the portrait the RMSE is {ends}.", "y")
 

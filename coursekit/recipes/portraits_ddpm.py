@@ -20,7 +20,7 @@ NAME = "portraits-ddpm"
 SIZE, PORTRAITS, DATA_SEED = 64, 48_000, 1
 CONFIG = {"channels": (48, 64, 128, 224), "encoder": (1, 1, 1, 0), "decoder": (2, 1, 2, 0),
           "attention": (2, 3), "unshuffle": 2}
-SETTINGS = {"lr": 5e-4, "warmup": 200, "decay": 0.4, "ema": 0.999, "clip": 1.0}
+SETTINGS = {"lr": 5e-4, "warmup": 200, "decay": 0.4, "ema": 0.999, "clip": 1.0, "min_snr": 5.0}
 BATCH, STEPS = 16, 24_000
 
 TINY = {"channels": (8, 16), "encoder": (1, 1), "decoder": (1, 1), "attention": (1,),
