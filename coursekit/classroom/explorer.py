@@ -83,7 +83,7 @@ class Explorer(ipywidgets.VBox):
 
 def wide() -> dict[str, Any]:
     """Looks for a control with a label in words."""
-    return {"style": {"description_width": "9em"}, "layout": {"width": "36em"}}
+    return {"style": {"description_width": "11em"}, "layout": {"width": "36em"}}
 
 
 def slider(label: str, options: Sequence[Any], value: Any) -> ipywidgets.SelectionSlider:
@@ -93,7 +93,7 @@ def slider(label: str, options: Sequence[Any], value: Any) -> ipywidgets.Selecti
 
 def buttons(label: str, options: Iterable[Any]) -> ipywidgets.ToggleButtons:
     """One of a few values, all in sight."""
-    style, layout = {"description_width": "9em", "button_width": "auto"}, {"display": "flex"}
+    style, layout = {"description_width": "11em", "button_width": "auto"}, {"display": "flex"}
     return ipywidgets.ToggleButtons(options=list(options), description=label, style=style,
                                     layout=layout)
 
