@@ -14,6 +14,7 @@ The map of the house. A file imports from lower floors and from its own folder, 
     floor 4   recipes/       one file per shipped model: data, loss, steps, gates
               tour/          one file per section of `coursekit tour`
               bench/         one file per table of `coursekit bench`
+              labs/          labs built from their solutions, a reader's copy verified
               cli.py         the commands; terminal.py is how they speak
               doctor.py      looks at the machine they run on
               weights/       what is shipped

@@ -1,4 +1,4 @@
-"""The commands: `coursekit tour`, `bench`, `train`, `doctor`, `freeze`.
+"""The commands: `coursekit tour`, `bench`, `train`, `verify`, `doctor`, `build`, `freeze`.
 
 Recipes and benches are found by listing their folders; nothing heavy is imported before the
 arguments have been accepted. A refusal is one line on stderr with exit code 2, Ctrl-C is one line
@@ -191,6 +191,25 @@ def train(
 
 
 @app.command()
+def verify(
+    notebook: Annotated[Path, typer.Argument(
+        metavar="NOTEBOOK", help="Your copy of a lab, e.g. labs/05_ddim.ipynb.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Check your lab: your answers in the original notebook, run afresh. A self-check."""
+    from coursekit.labs import verify as labs
+
+    with ctrl_c("nothing was changed"), bar() as show:
+        result = labs.verify(notebook, lambda words: show(words, 0, None))
+    if as_json:
+        typer.echo(json.dumps(result.as_dict()))
+    else:
+        typer.echo("\n".join(labs.table(result)))
+    if not result.done:
+        raise typer.Exit(1)
+
+
+@app.command()
 def doctor() -> None:
     """Look at this machine: versions, device, memory, what is missing and how to fix it."""
     from rich.console import Console
@@ -213,6 +232,39 @@ def doctor() -> None:
     if fixes:
         raise typer.Exit(1)
     typer.echo("All is well.")
+
+
+@app.command(rich_help_panel="For maintainers")
+def build(
+    stem: Annotated[list[str] | None, typer.Argument(
+        metavar="[STEM]...", help="Which labs, e.g. 05_ddim; all if not given.")] = None,
+    run: Annotated[bool, typer.Option(
+        "--run", help="Run the solution first and save its outputs.")] = False,
+    only_look: Annotated[bool, typer.Option(
+        "--check", help="Write nothing; code 1 if a file would change.")] = False,
+) -> None:
+    """Build labs/ from solutions/, the same bytes every time."""
+    from coursekit.labs import build as labs
+    from coursekit.labs.notebook import write
+
+    known, changed = labs.stems(), []
+    for name in stem or known:
+        if name not in known:
+            raise ValueError(f"STEM={name!r} is not known: accepted are {', '.join(known)}")
+        with ctrl_c(f"labs/{name}.ipynb is as it was"):
+            if run and not only_look:
+                labs.build(name)  # says what is missing before anything runs
+                typer.echo(f"running solutions/{name}.ipynb", err=True)
+                labs.execute(labs.SOLUTIONS / f"{name}.ipynb")
+            for folder, content in zip((labs.SOLUTIONS, labs.LABS), labs.build(name), strict=True):
+                path = folder / f"{name}.ipynb"
+                if not path.is_file() or path.read_bytes() != content:
+                    changed.append(f"{folder.name}/{name}.ipynb")
+                    if not only_look:
+                        write(path, content)
+    typer.echo("\n".join(changed) or "nothing has changed")
+    if only_look and changed:
+        raise typer.Exit(1)
 
 
 @app.command(rich_help_panel="For maintainers")

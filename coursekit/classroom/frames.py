@@ -158,10 +158,10 @@ def still(
         return show.finish(canvas, alt)
 
 
-def png(image: Image.Image, level: int = 1) -> bytes:
+def png(image: Image.Image) -> bytes:
     """The fastest compression: a slider should not wait for it."""
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=level)
+    image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 

@@ -1,0 +1,349 @@
+"""The checks: every wrong answer is told its mistake, every right one passes, nothing escapes.
+
+Wrong and right answers lie in tests/mutants/, one file an exercise: `wrong_*` is rejected with the
+words of its docstring, `right_*` is accepted. With every seed of the full measurement:
+`COURSEKIT_SEEDS=20 pytest tests/test_check.py -m slow`, half an hour; a plain run takes a few seeds.
+"""
+
+import contextlib
+import functools
+import importlib.util
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import types
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from coursekit.classroom import check
+from coursekit.classroom.check import board
+from coursekit.classroom.check.exercises import exercise, exercises, labs
+from coursekit.classroom.check.run import refusing
+from coursekit.classroom.check.spec import Case, Exercise, Mistake
+from coursekit.classroom.check.verdict import examine
+from coursekit.diffusion.schedule import Schedule
+
+MUTANTS = Path(__file__).parent / "mutants"
+QUICK, SEEDS = 1, int(os.environ.get("COURSEKIT_SEEDS", "3"))
+
+
+def answers(id: str, kind: str) -> dict:
+    """The answers of that kind, "wrong" or "right", to an exercise."""
+    path = MUTANTS / f"ex{id.replace('-', '_')}.py"
+    if not path.is_file():
+        return {}
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return {n: f for n, f in vars(module).items() if n.startswith(f"{kind}_")}
+
+
+def loaded() -> list:
+    """The exercises of all labs that can be imported: another lab's fault must not hide these."""
+    found = []
+    for lab in labs():
+        try:
+            found += exercises(lab)
+        except Exception:  # said by test_every_lab_has_its_exercises
+            continue
+    return found
+
+
+ALL = loaded()
+
+
+def every(kind: str) -> list:
+    return [pytest.param(e, f, id=f"{e.id}-{name}")
+            for e in ALL for name, f in answers(e.id, kind).items()]
+
+
+def rejected(e, answer, seeds) -> None:
+    for seed in seeds:
+        report = examine(e, answer, seed)
+        assert not report.done, f"seed {seed}: accepted"
+        said = " ".join("\n".join(report.lines()).split())
+        assert " ".join(answer.__doc__.split()) in said, f"seed {seed}: {said}"
+        assert report.points < e.points
+
+
+def accepted(e, answer, seeds) -> None:
+    for seed in seeds:
+        for hidden in (False, True):
+            report = examine(e, answer, seed, hidden=hidden)
+            assert report.done and report.points == e.points, "\n".join(report.lines())
+            assert not re.search(r"\d\.\d|\d[eE][-+]?\d", "\n".join(report.lines()))
+
+
+@pytest.mark.parametrize("lab", labs())
+def test_every_lab_has_its_exercises(lab):
+    for e in exercises(lab):
+        assert len(answers(e.id, "wrong")) >= 5, f"{e.id}: at least five wrong answers"
+        assert len(answers(e.id, "right")) >= 2, f"{e.id}: at least two right ones"
+        assert all(f.__doc__ for f in answers(e.id, "wrong").values())
+        dtypes = {c.dtype for seed in (0, 1) for c in e.cases(seed)}
+        floating = any(getattr(v, "dtype", None) == float for c in e.cases(0)
+                       for v in c.args.values())
+        assert not floating or len(dtypes) == 2, f"{e.id}: both float32 and float64"
+        assert [c.what for c in e.cases(0)] == [c.what for c in e.cases(1)]
+        with refusing(e.study):  # every name under study is there
+            pass
+
+
+@pytest.mark.parametrize(("e", "answer"), every("wrong"))
+def test_wrong(e, answer):
+    rejected(e, answer, range(1 if "for_ever" in answer.__name__ else QUICK))
+
+
+@pytest.mark.parametrize(("e", "answer"), every("right"))
+def test_right(e, answer):
+    accepted(e, answer, range(QUICK))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("e", "answer"), every("wrong"))
+def test_wrong_over_many_seeds(e, answer):
+    rejected(e, answer, range(100, 101 if "for_ever" in answer.__name__ else 100 + SEEDS))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("e", "answer"), every("right"))
+def test_right_over_many_seeds(e, answer, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        accepted(e, answer, range(100, 100 + SEEDS))
+    finally:
+        torch.set_num_threads(before)
+
+
+# ---- the fence: what an answer may do, and what comes of it ----------------------------------
+
+
+def cases(g):
+    yield Case("ones", {"x": g.standard_normal((3, 2)), "n": 2})
+    yield Case("more", {"x": g.standard_normal((4, 2)), "n": 3}, "float32")
+
+
+TIMES = Exercise("99-1", "Times", 1, 1, 2, "times(x, n)", public=cases,
+                 wanted=lambda x, n: n * x, study=(f"{__name__}.library",), seconds=1.0,
+                 mistakes=(Mistake("that is a sum", lambda x, n: x + n),))
+
+
+def library(x, n):
+    return n * x
+
+
+def words(answer) -> str:
+    report = examine(TIMES, answer, 1)
+    assert not report.done
+    return "\n".join(report.lines())
+
+
+def raises(problem):
+    def answer(x, n):
+        raise problem
+    return answer
+
+
+def for_ever(x, n):
+    while True:
+        try:
+            time.sleep(0.01)
+        except Exception:
+            pass
+
+
+def swallowed(x, n):
+    with contextlib.suppress(Exception):
+        return library(x, n)
+    return n * x
+
+
+class Odd(torch.Tensor):
+    pass
+
+
+once = []
+
+
+def first_time_only(x, n):
+    once.append(1)
+    return n * x if len(once) <= 2 else x
+
+
+BAD = {
+    "value": (lambda x, n: x + n, "that is a sum"),
+    "raises": (raises(ValueError("too bad")), "raised ValueError: too bad"),
+    "exits": (raises(SystemExit(0)), "raised SystemExit"),
+    "base": (raises(BaseException("deep")), "raised BaseException: deep"),
+    "loops": (for_ever, "no answer after 1 s"),
+    "none": (lambda x, n: None, "is there a return"),
+    "dots": (lambda x, n: ..., "came ellipsis"),
+    "nan": (lambda x, n: x * float("nan"), "6 of 6 values are NaN"),
+    "inf": (lambda x, n: x / 0, "values are NaN or infinite"),
+    "broadcasts": (lambda x, n: (n * x)[:1], "came float64 tensor (1, 2), wanted float64 tensor"),
+    "extra axis": (lambda x, n: (n * x)[None], "an axis of length one too many"),
+    "transposed": (lambda x, n: (n * x).T, "the two last axes are the other way round"),
+    "dtype": (lambda x, n: (n * x).double(), "must keep the dtype"),
+    "numpy": (lambda x, n: (n * x).numpy(), "came numpy array float64 (3, 2)"),
+    "list": (lambda x, n: (n * x).tolist(), "came list of 3"),
+    "subclass": (lambda x, n: (n * x).as_subclass(Odd), "(Odd)"),
+    "parameter": (lambda x, n: torch.nn.Parameter(n * x), "(Parameter)"),
+    "meta": (lambda x, n: (n * x).to("meta"), "cannot be read"),
+    "sparse": (lambda x, n: (n * x).to_sparse(), "cannot be read"),
+    "in place": (lambda x, n: x.mul_(n), "it changes its argument x in place"),
+    "reseeds": (lambda x, n: (torch.manual_seed(0), n * x)[1], "torch's global generator"),
+    "unchanged": (lambda x, n: x, "the argument x comes back unchanged"),
+    "zeros": (lambda x, n: 0 * x, "the result is zero everywhere"),
+    "sign": (lambda x, n: -n * x, "the sign is the other way round"),
+    "factor": (lambda x, n: 1.7 * n * x, "off by one and the same factor"),
+    "offset": (lambda x, n: n * x + 0.3, "off by one and the same amount"),
+    "no function": (3, "came int, wanted a function times(x, n)"),
+    "arguments": (lambda x: x, "wanted times(x, n), came times(x)"),
+    "library": (library, "own refuses"),
+    "wraps": (lambda x, n: library(x, n), "own refuses"),
+    "partial": (functools.partial(library), "own refuses"),
+    "decorated": (functools.wraps(library)(lambda x, n: n * x), "own refuses"),
+    "copied": (types.FunctionType(library.__code__, {}), "own refuses"),
+    "swallows": (swallowed, "own refuses"),
+    "first time only": (first_time_only, "a second call with the same arguments"),
+    "left over": (lambda x, n: undefined * x, "must hold or import all that it uses"),  # noqa: F821
+}
+
+
+@pytest.mark.parametrize(("answer", "said"), BAD.values(), ids=BAD)
+def test_a_bad_answer_is_told_what_it_is(answer, said):
+    assert said in words(answer)
+
+
+def test_a_good_answer_passes_and_everything_is_as_before():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+
+    def answer(x, n):
+        torch.rand(7)
+        torch.set_default_dtype(torch.float64)
+        print("much", file=sys.stderr)
+        with warnings.catch_warnings(action="always"):
+            warnings.warn("careful", stacklevel=1)
+        return n * x
+
+    report = examine(TIMES, answer, 1)
+    assert report.done and report.points == 2
+    assert torch.equal(torch.rand(2), expected) and torch.get_default_dtype() == torch.float32
+    assert library(2, 3) == 6
+    with pytest.raises(ZeroDivisionError), refusing(TIMES.study):
+        raise ZeroDivisionError
+    assert library(2, 3) == 6
+
+
+def test_what_an_answer_prints_is_kept_for_its_failure_only(capsys):
+    def loud(x, n):
+        print("x is", n)
+        return x
+
+    assert "(it printed: x is 2)" in words(loud)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_time_limit_without_signals():
+    """In a thread, as on Windows, an exception thrown in from outside takes the timer's place."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(words(for_ever)))
+    thread.start()
+    thread.join(20)
+    assert found and "no answer after 1 s" in found[0] and "left out" in found[0]
+
+
+def test_a_running_clock_goes_on():
+    rang = []
+    before = signal.signal(signal.SIGALRM, lambda *_: rang.append(1))
+    outer = signal.setitimer(signal.ITIMER_REAL, 1.0)
+    try:
+        words(for_ever)
+        time.sleep(0.3)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *outer)
+        signal.signal(signal.SIGALRM, before)
+    assert rang
+
+
+# ---- what is said ------------------------------------------------------------------------------
+
+
+def test_ex_says_a_line_a_case_and_returns_whole_points(capsys):
+    def sigma(schedule, t, s, eta):
+        now, then = schedule.level(t), schedule.level(s)
+        return eta * math.sqrt((1 - then) / (1 - now) * (1 - now / then))
+
+    board.clear()
+    assert check.ex("05-1", sigma) == 2
+    assert capsys.readouterr().out == (
+        "05-1 1/5 a long hop, eta one: ok\n05-1 2/5 neighbours: ok\n"
+        "05-1 3/5 a long hop on the linear schedule: ok\n05-1 4/5 eta zero: ok\n"
+        "05-1 5/5 the hop that ends at level zero: ok\n"
+        "05-1: 5 of 5 cases, 2 of 2 points, done\n")
+    assert check.done("05-1") and not check.done("05-1", "05-2")
+    assert capsys.readouterr().out == "this cell waits for 05-2\n"
+    assert check.ex("05-2", lambda *args: raises(check.NotDoneYet())(1, 2)) == 0
+    assert capsys.readouterr().out == "05-2: not done yet, 0 of 3 points\n"
+    check.summary()
+    said = capsys.readouterr().out
+    assert said.startswith("lab 05 [###.................] 1 of 6 done, 2 of 20 points\n05-1  done ")
+    assert "05-2  left " in said and "05-3  untried " in said
+    assert not re.search(r"\d\.\d", said)
+    board.clear()
+
+
+@pytest.mark.parametrize("id", ["05-9", "77-1", "", None, 5])
+def test_an_unknown_id_is_said_and_worth_nothing(id, capsys):
+    assert check.ex(id, library) == 0
+    assert "accepted are" in capsys.readouterr().out
+
+
+def test_the_same_seed_gives_the_same_numbers(capsys):
+    for seed in (4, 4, 5):
+        check.ex("05-2", lambda schedule, x, x0, t, s, sd: x0, seed=seed)
+    a, b, c = capsys.readouterr().out.split("points; the same numbers again")[:3]
+    assert b.endswith(a[a.index("largest"):]) and not c.endswith(a[a.index("largest"):])
+
+
+def test_interrupting_a_check_is_no_error(capsys):
+    assert check.ex("05-1", lambda *args: raises(KeyboardInterrupt())(1, 2)) == 0
+    assert capsys.readouterr().out == "05-1: stopped, 0 points\n"
+
+
+def test_what_is_wanted_of_a_step_is_what_diffusers_does():
+    import diffusers
+
+    scheduler = diffusers.DDIMScheduler(beta_start=1e-4, beta_end=0.02, clip_sample=False,
+                                        set_alpha_to_one=True, prediction_type="epsilon")
+    scheduler.set_timesteps(50)
+    levels = Schedule.from_diffusers(scheduler)
+    x, e, z = torch.randn(3, 2, 3, 4, 4, dtype=torch.float64)
+    for t, s in ((521, 501), (981, 961), (21, 1)):
+        theirs = scheduler.step(e, t - 1, x, eta=0.7, variance_noise=z).prev_sample
+        ours = exercise("05-3").wanted(lambda x, t: e, levels, x, t, s, 0.7, z)
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+        assert exercise("05-1").wanted(levels, t, s, 0.7) == pytest.approx(
+            0.7 * float(scheduler._get_variance(t - 1, s - 1)) ** 0.5, rel=1e-5)
+
+
+def test_importing_the_checks_imports_no_lab():
+    code = ("import sys; import coursekit.classroom.check; "
+            "print([m for m in sys.modules if '.exercises.lab' in m])")
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                           env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)})
+    assert child.stdout.strip() == "[]"
