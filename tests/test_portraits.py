@@ -236,6 +236,19 @@ def test_captions_name_only_what_is_there(world):
             assert c.words[c.naming("hair_colour")[0]][0] == row["hair_colour"]
 
 
+def test_a_plain_wall_is_named_by_what_it_looks_like(person):
+    seen = {"red": (0.0, 0.99), "orange": (1 / 12,), "yellow": (1 / 6,), "green": (0.25, 1 / 3),
+            "teal": (0.5,), "blue": (0.58, 2 / 3), "purple": (0.77,), "pink": (0.9,)}
+    for name, hues in seen.items():
+        for hue in hues:
+            p = person[:1].replace(hue=hue)
+            text = portraits.caption(p, torch.Generator().manual_seed(0), details=20)[0].text
+            assert f"plain {name} " in text, (hue, text)
+            corner = portraits.render(p)[0, :, 2:8, 2:8].mean((1, 2))
+            if name in ("red", "green", "blue"):
+                assert corner.argmax() == ("red", "green", "blue").index(name)
+
+
 def test_captions_of_an_edit_differ_by_the_edited_words():
     p = portraits.sample(60, torch.Generator().manual_seed(5), hat="cap", clothes="red",
                          style="photo", subject="fox")  # fmt: skip

@@ -58,7 +58,9 @@ _SYNONYMS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }  # fmt: skip
 _HAIR = {"short": "short", "bob": "bobbed", "long": "long", "bangs": "fringed", "curly": "curly"}
-_HUES = ("red", "orange", "yellow", "green", "teal", "blue", "purple", "pink")
+_HUES = {"red": 0.04, "orange": 0.12, "yellow": 0.20, "green": 0.44, "teal": 0.53, "blue": 0.70,
+         "purple": 0.83, "pink": 0.95}
+"""Where each name ends on the wheel of hues, which the eye does not divide evenly; then red again."""
 _ORDER = ("style", "age", "smile", "subject", "hair", "beard", "eyes", "mouth", "glasses",
           "earrings", "hat", "clothes", "background")  # fmt: skip
 _NAMES = {"hair": ("hair_style", "hair_colour")}
@@ -151,7 +153,7 @@ def _phrase(topic: str, row: dict, pick: int) -> list[tuple[str, str | None]]:
         return []
     text = _SYNONYMS[topic][kind][pick]
     if topic == "background" and kind == "plain":
-        text = text.format(_HUES[int(row["hue"] * len(_HUES) + 0.5) % len(_HUES)])
+        text = text.format(next((w for w, end in _HUES.items() if row["hue"] < end), "red"))
         return [(w, "hue" if w in _HUES else "background") for w in text.split()]
     return [(w, topic) for w in text.split()]
 
