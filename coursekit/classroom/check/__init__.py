@@ -1,9 +1,12 @@
 """Checks for the labs: `check.ex("05-2", posterior_mean)`, and `check.summary()`.
 
     spec.py       what an exercise is        exercises/   one file a lab, found by listing
-    known.py      what is given by name      run.py       one call of an answer, fenced in
-    compare.py    what differs, in words     general.py   mistakes known everywhere
-    verdict.py    the judge                  board.py     done, left, untried
+    known.py      what is given by name      calls/       how its answers are called, a file a lab
+    run.py        one call, fenced in        compare.py   what differs, in words
+    verdict.py    the judge                  general.py   mistakes known everywhere
+    board.py      done, left, untried
+
+The side that runs an answer needs calls/, known.py and run.py, and nothing of exercises/.
 
 A check takes your function, gives it fresh numbers, compares with closed forms or with trusted
 libraries and prints one line a case. It never raises and never shows the answer. What it returns

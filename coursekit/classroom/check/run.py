@@ -20,7 +20,7 @@ import time
 import traceback
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,8 +29,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from coursekit.classroom.check.calls import Task
 from coursekit.classroom.check.known import build
-from coursekit.classroom.check.spec import Case, Exercise, NotDoneYet
+from coursekit.classroom.check.spec import Case, NotDoneYet
 
 CHARACTERS = 2_000  # of what an answer prints
 
@@ -56,20 +57,20 @@ class Outcome:
     printed: str = ""
 
 
-def run(exercise: Exercise, answer: Any, case: Case) -> Outcome:
-    """Call the answer on a case; whatever it does, an Outcome comes back (or a KeyboardInterrupt)."""
-    args, untouched = (build(case, case.dtype, exercise.known) for _ in range(2))
-    misfit = fits(exercise, answer)
+def run(task: Task, answer: Any, case: Case) -> Outcome:
+    """Call the answer on a case; whatever it does, an Outcome comes back, or KeyboardInterrupt."""
+    args, untouched = (build(case, case.dtype, task.known) for _ in range(2))
+    misfit = fits(task, answer)
     if misfit:
         return Outcome("signature", words=misfit)
-    call = exercise.call or (lambda f, *given: f(*given))
-    given, heard = [args[name] for name in exercise.arguments], Ear()
+    call = task.call or (lambda f, *given: f(*given))
+    given, heard = [args[name] for name in task.arguments], Ear()
     seeds = _Seeds()
     try:
-        with refusing(exercise.study) as asked, heard, seeds:
+        with refusing(task.study) as asked, heard, seeds:
             if is_one_of(answer, asked.originals):
-                raise UnderStudy(exercise.name)
-            with limit(exercise.seconds):
+                raise UnderStudy(task.name)
+            with limit(task.seconds):
                 value = call(answer, *given)
                 if inspect.isgenerator(value):
                     value = list(value)
@@ -79,7 +80,7 @@ def run(exercise: Exercise, answer: Any, case: Case) -> Outcome:
     except UnderStudy as refused:
         outcome = Outcome("under study", words=str(refused))
     except TooLong:
-        outcome = Outcome("too long", words=f"no answer after {exercise.seconds:g} s")
+        outcome = Outcome("too long", words=f"no answer after {task.seconds:g} s")
     except KeyboardInterrupt:  # the reader's own: it stops the check
         raise
     except BaseException as problem:  # an answer may raise anything, SystemExit too
@@ -92,14 +93,14 @@ def run(exercise: Exercise, answer: Any, case: Case) -> Outcome:
     return outcome
 
 
-def fits(exercise: Exercise, answer: Any) -> str:
+def fits(task: Task, answer: Any) -> str:
     """What keeps the answer from being called as asked, in words; empty if nothing does."""
     if not callable(answer):
-        return f"came {type(answer).__name__}, wanted a function {exercise.signature}"
+        return f"came {type(answer).__name__}, wanted a function {task.signature}"
     try:
-        inspect.signature(answer).bind(*exercise.arguments)
+        inspect.signature(answer).bind(*task.arguments)
     except TypeError:
-        return f"wanted {exercise.signature}, came {exercise.name}{inspect.signature(answer)}"
+        return f"wanted {task.signature}, came {task.name}{inspect.signature(answer)}"
     except ValueError:  # builtins have no signature: let them try
         pass
     return ""

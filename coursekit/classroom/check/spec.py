@@ -10,9 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+
+from coursekit.classroom.check.calls import Task, task
 
 Cases = Callable[[np.random.Generator], Iterator["Case"]]
 DTYPES = ("float64", "float32")
@@ -84,12 +87,12 @@ class Exercise:
     mistakes   known wrong answers, the likeliest first.
     study      dotted names of the functions that the answer re-invents: they refuse to be called
                while it runs. Classes are refused at construction.
-    call       what is done with the answer where it is not just called: (answer, *args) -> values.
-               Runs where the answer runs and must not know what is wanted.
     judge      words for what is wrong although the value agrees, or None: (got, wanted, args).
-    known      more kinds of `Named` things, kind -> builder(dtype=.., **numbers).
     tolerance  allowed |got - wanted| / (1 + |wanted|), by dtype.
     seconds    time limit of a case.
+
+    What is done with an answer that is not just called, and kinds of `Named` things of its own,
+    stand in calls/: they are needed where an answer runs, and must not know what is wanted.
     """
 
     id: str
@@ -103,9 +106,7 @@ class Exercise:
     hidden: Cases | None = None
     mistakes: tuple[Mistake, ...] = ()
     study: tuple[str, ...] = ()
-    call: Callable[..., Any] | None = None
     judge: Callable[[Any, Any, Mapping[str, Any]], str | None] | None = None
-    known: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     tolerance: Mapping[str, float] = field(
         default_factory=lambda: {"float64": 1e-9, "float32": 1e-4})
     seconds: float = 5.0
@@ -118,18 +119,23 @@ class Exercise:
         if not re.fullmatch(r"\w+\(\w+(, \w+)*\)", self.signature):
             raise ValueError(f"{self.id}: signature {self.signature!r} is not 'name(a, b)'")
 
+    @cached_property
+    def task(self) -> Task:
+        """What the side that runs an answer must know of it."""
+        return task(self.id, self.signature, self.study, self.seconds)
+
     @property
     def name(self) -> str:
         """The name that the answer cell must define."""
-        return self.signature.partition("(")[0]
+        return self.task.name
 
     @property
     def arguments(self) -> list[str]:
-        return self.signature.partition("(")[2].rstrip(")").split(", ")
+        return self.task.arguments
 
     @property
     def lab(self) -> str:
-        return self.id[:2]
+        return self.task.lab
 
     @property
     def head(self) -> str:

@@ -92,14 +92,14 @@ def examine(exercise: Exercise, answer: Callable[..., Any], seed: int, *,
         if late:
             report.verdicts.append(Verdict(case.what, False, "left out, an earlier one was late"))
             continue
-        outcome = run(exercise, answer, case)
+        outcome = run(exercise.task, answer, case)
         if outcome.kind == "not done":
             return Report(exercise, [], len(cases), UNSOLVED, seed)
         first = first or outcome
         late = outcome.kind == "too long"
         clear = sum(bool(v.likely) for v in report.verdicts) >= EXPLAINED
         report.verdicts.append(judge(exercise, case, outcome, explain=not clear))
-    if report.done and not repeats(exercise, first, run(exercise, answer, cases[0]), cases[0]):
+    if report.done and not repeats(exercise, first, run(exercise.task, answer, cases[0]), cases[0]):
         words = "a second call with the same arguments returns something else"
         report.verdicts[0] = Verdict(cases[0].what, False, words,
                                      ["the answer must depend on its arguments alone"])
@@ -135,7 +135,7 @@ def judge(exercise: Exercise, case: Case, outcome: Outcome, *, explain: bool = T
     if outcome.reseeded:
         return no("it seeds torch's global generator",
                   "use what you are given and leave the seeds to the caller")
-    args = build(case, "float64", exercise.known)
+    args = build(case, "float64", exercise.task.known)
     given = [args[name] for name in exercise.arguments]
     wanted, tolerance = exercise.wanted(*given), exercise.tolerance[case.dtype]
     try:
@@ -157,14 +157,15 @@ def judge(exercise: Exercise, case: Case, outcome: Outcome, *, explain: bool = T
 
 def _raised(exercise: Exercise, words: str) -> str:
     own = {m.raised: m.words for m in exercise.mistakes if m.raised}
-    return next((said for part, said in {**own, **{k: v for k, v in RAISED.items() if k not in own}}.items() if part in words), "")
+    known = own | {part: said for part, said in RAISED.items() if part not in own}  # own ones first
+    return next((said for part, said in known.items() if part in words), "")
 
 
 def _likely(exercise: Exercise, outcome: Outcome, wanted: Any, case: Case) -> list[str]:
     """The words of every known mistake that would have given this value."""
     found, tolerance = [], exercise.tolerance[case.dtype]
     for mistake in exercise.mistakes:
-        args = build(case, "float64", exercise.known)  # fresh: a predictor keeps count
+        args = build(case, "float64", exercise.task.known)  # fresh: a predictor keeps count
         try:
             if mistake.when is not None and mistake.when(outcome.value, wanted, args):
                 found.append(mistake.words)

@@ -121,14 +121,6 @@ def back(schedule: Schedule, x: Tensor, x0: Tensor, t: int, s: int) -> dict:
     return {"mean": sample.posterior(schedule, x, x0, t, s, math.sqrt(var)), "variance": var}
 
 
-def both(answer: Callable, *args: object) -> object:
-    """The two parts by name; what is not a pair stays as it came."""
-    got = answer(*args)
-    if isinstance(got, tuple) and len(got) == 2:
-        return {"mean": got[0], "variance": got[1]}
-    return got
-
-
 def part(name: str, wrong: Callable) -> Callable:
     """A mistake in the mean or in the variance, whatever the other part is."""
     def when(got: object, wanted: dict, args: dict) -> bool:
@@ -156,7 +148,7 @@ def of_x0(now: float, then: float) -> float:
 
 BACK = Exercise(
     "02-2", "The step back that knows the answer", 3, 15, 4, "posterior(schedule, x, x0, t, s)",
-    public=back_cases, wanted=back, call=both,
+    public=back_cases, wanted=back,
     study=("coursekit.diffusion.sample.posterior", "coursekit.diffusion.sample.sigma",
            f"{LEVELS}.beta_tilde", "diffusers.schedulers.scheduling_ddpm.DDPMScheduler.step"),
     mistakes=(
@@ -532,11 +524,6 @@ def paid(eps: Eps, schedule: Schedule, x0: Tensor, path: Sequence[int],
             "times asked": list(path[:-1])}
 
 
-def asked(answer: Callable, eps: Eps, schedule: Schedule, x0: Tensor, path: list[int],
-          noise: Tensor) -> dict:
-    return {"bits": answer(eps, schedule, x0, path, noise), "times asked": list(eps.times)}
-
-
 def value(wrong: Callable) -> Callable:
     """A wrong bound recognised by its value, however it asked."""
     def when(got: dict, wanted: dict, args: dict) -> bool:
@@ -589,7 +576,7 @@ def unweighted(eps: Eps, schedule: Schedule, x0: Tensor, path: list[int],
 
 BOUND = Exercise(
     "02-6", "The whole bound, in bits", 4, 20, 4, "bits_per_dim(eps, schedule, x0, path, noise)",
-    public=bound_cases, wanted=paid, call=asked, seconds=8,
+    public=bound_cases, wanted=paid, seconds=8,
     study=("coursekit.diffusion.elbo.terms", "coursekit.diffusion.elbo.prior",
            "coursekit.diffusion.elbo.matching", "coursekit.diffusion.elbo.bits_per_dim",
            "coursekit.diffusion.mhvae.gaussian_kl", "coursekit.diffusion.sample.posterior",

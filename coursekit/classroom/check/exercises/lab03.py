@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from coursekit.classroom.check.calls.lab03 import inputs, seeded
 from coursekit.classroom.check.spec import Case, Exercise, Mistake, named
 from coursekit.diffusion.predict import Eps
 from coursekit.diffusion.schedule import Schedule
@@ -86,24 +87,6 @@ EMBED = Exercise(
 # ---- 03-2 the time turns every channel up or down --------------------------------------------
 
 
-def norm(dtype: torch.dtype, seed: int, channels: int, groups: int) -> nn.GroupNorm:
-    return _seeded(nn.GroupNorm(groups, channels), seed, dtype)
-
-
-def projection(dtype: torch.dtype, seed: int, channels: int, time_dim: int) -> nn.Linear:
-    return _seeded(nn.Linear(time_dim, 2 * channels), seed, dtype)
-
-
-def _seeded(module: nn.Module, seed: int, dtype: torch.dtype) -> Any:
-    """Every parameter drawn anew, in the order of their names; float32 first, so that the same
-    numbers come in both precisions."""
-    g = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for _, p in sorted(module.named_parameters()):
-            p.copy_(torch.randn(p.shape, generator=g) / max(1, p[0].numel()) ** 0.5)
-    return module.to(dtype).requires_grad_(False)
-
-
 def standard(h: Tensor, groups: int, weight: Tensor | None = None,
              bias: Tensor | None = None) -> Tensor:
     """Group norm by its definition, in float64."""
@@ -162,8 +145,8 @@ def half(both: Tensor, kept: int) -> Tensor:
 
 MODULATE = Exercise(
     "03-2", "The time turns the volume", 2, 10, 3, "modulate(h, emb, norm, time)",
-    public=modulate_cases, wanted=modulated, known={"norm": norm, "projection": projection},
-    study=(f"{NET}.AdaGN.forward",), tolerance={"float64": 1e-8, "float32": 1e-3},
+    public=modulate_cases, wanted=modulated, study=(f"{NET}.AdaGN.forward",),
+    tolerance={"float64": 1e-8, "float32": 1e-3},
     mistakes=(
         Mistake("a scale of zero must change nothing: the factor is one more than the scale",
                 bare_scale),
@@ -191,28 +174,6 @@ MODULATE = Exercise(
 # ---- 03-3 the residual block ------------------------------------------------------------------
 
 
-def inputs(channels: int, time_dim: int, groups: int) -> tuple[int, Tensor, Tensor]:
-    """A seed, pictures and embeddings that belong to these sizes."""
-    seed = channels * 10_000 + time_dim * 100 + groups
-    g = torch.Generator().manual_seed(seed)
-    x = 2 * torch.randn(2, channels, 5, 6, generator=g) + 1
-    return seed, x.double(), torch.randn(2, time_dim, generator=g).double()
-
-
-def tried(answer: Callable[..., nn.Module], channels: int, time_dim: int, groups: int) -> dict:
-    """A block as it is made, and the same block with every weight drawn anew."""
-    seed, x, emb = inputs(channels, time_dim, groups)
-    block = answer(channels, time_dim, groups)
-    if not isinstance(block, nn.Module):
-        raise TypeError("the answer must be a class that inherits from nn.Module")
-    layers = {name: "x".join(map(str, p.shape)) for name, p in sorted(block.named_parameters())}
-    kept = str(block(x.float(), emb.float()).dtype).removeprefix("torch.")
-    block.double()
-    fresh = block(x, emb).detach()
-    return {"layers": layers, "of float32": kept, "a fresh block": fresh,
-            "drawn weights": _seeded(block, seed, torch.float64)(x, emb)}
-
-
 def layers(channels: int, time_dim: int, groups: int) -> nn.ModuleDict:
     """What a block holds, by name."""
     def conv() -> nn.Conv2d:
@@ -231,7 +192,7 @@ def block(first: Callable = SILU, second: Callable = SILU, skip: float = 1, earl
     """What is wanted of a block whose parts are altered."""
     def wanted(channels: int, time_dim: int, groups: int) -> dict:
         seed, x, emb = inputs(channels, time_dim, groups)
-        parts = _seeded(layers(channels, time_dim, groups), seed, torch.float64)
+        parts = seeded(layers(channels, time_dim, groups), seed, torch.float64)
         names = {name: "x".join(map(str, p.shape)) for name, p in sorted(parts.named_parameters())}
         emb = before(emb)
 
@@ -280,7 +241,7 @@ NOT_ZERO = ("a fresh block must give back x: the last convolution starts at zero
             "its bias")
 BLOCK = Exercise(
     "03-3", "The residual block", 3, 15, 4, "ResBlock(channels, time_dim, groups)",
-    public=block_cases, wanted=block(), call=tried, tolerance={"float64": 1e-8, "float32": 1e-3},
+    public=block_cases, wanted=block(), tolerance={"float64": 1e-8, "float32": 1e-3},
     study=(f"{NET}.ResBlock.forward", f"{NET}.AdaGN.forward",
            "diffusers.models.resnet.ResnetBlock2D.forward"),
     mistakes=(
@@ -316,27 +277,6 @@ BLOCK = Exercise(
 
 
 # ---- 03-4 the loss ----------------------------------------------------------------------------
-
-
-class Denoiser(nn.Module):
-    """A small network net(x (b, ...), t (b,)) that keeps what it was asked, in `times`."""
-
-    def __init__(self, size: float, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.size = nn.Parameter(torch.tensor([size, 1 - size], dtype=torch.float32).to(dtype))
-        self.times: list[list[int]] = []
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        if not isinstance(t, Tensor) or t.shape != x.shape[:1] or t.is_floating_point():
-            came = f"{t.dtype} {tuple(t.shape)}" if isinstance(t, Tensor) else type(t).__name__
-            raise TypeError(f"net(x, t): t is {came}, accepted is an int64 tensor ({len(x)},)")
-        self.times.append(t.tolist())
-        late = (t.to(x.dtype) / 1000).view(-1, *[1] * (x.ndim - 1))
-        return self.size[0] * torch.tanh(x) * (1 + late) + self.size[1] * late
-
-
-def denoiser(dtype: torch.dtype, size: float) -> Denoiser:
-    return Denoiser(size, dtype)
 
 
 def loss_args(g: np.random.Generator, shape: tuple[int, ...], rounds: int = 0) -> dict:
@@ -393,14 +333,6 @@ def scored(measure: Callable = squared, given: Callable = lambda x_t, x0, eps, a
     return wanted
 
 
-def measured(answer: Callable, net: Denoiser, schedule, x0, t, eps, goal) -> dict:
-    value = answer(net, schedule, x0, t, eps, goal)
-    if not isinstance(value, Tensor) or value.ndim:
-        return {"loss": value, "gradient": None, "times asked": net.times}
-    return {"loss": value.detach(), "gradient": torch.autograd.grad(value, net.size)[0],
-            "times asked": net.times}
-
-
 def of_v(change: Callable) -> Callable:
     """A target altered where v is the goal."""
     return scored(target=lambda x0, eps, a, b, goal, says:
@@ -410,7 +342,7 @@ def of_v(change: Callable) -> Callable:
 ONE_TIME = "every picture has a time of its own: t[i] belongs to picture i"
 LOSS = Exercise(
     "03-4", "The simple loss", 2, 10, 3, "training_loss(net, schedule, x0, t, eps, goal)",
-    public=loss_cases, wanted=scored(), call=measured, known={"denoiser": denoiser},
+    public=loss_cases, wanted=scored(),
     study=("coursekit.diffusion.train._loss", "coursekit.diffusion.train.train",
            "coursekit.diffusion.predict.target", "coursekit.diffusion.predict.from_eps"),
     tolerance={"float64": 1e-9, "float32": 5e-4},
@@ -472,31 +404,6 @@ def update_cases(g: np.random.Generator) -> Iterator[Case]:
     yield case("three updates, points", LINEAR, (7, 2), "eps", "float32")
 
 
-class Descent:
-    """What torch.optim.SGD does. The first use of torch.optim loads a compiler, for seconds."""
-
-    def __init__(self, weights: Iterator[nn.Parameter], lr: float) -> None:
-        self.weights, self.lr = list(weights), lr
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        for weight in self.weights:
-            weight.grad = None
-
-    @torch.no_grad()
-    def step(self) -> None:
-        for weight in self.weights:
-            if weight.grad is not None:
-                weight -= self.lr * weight.grad
-
-
-def updated(answer: Callable, net: Denoiser, lr: float, schedule, x0, t, eps, goal) -> dict:
-    """The losses and the weights that a few updates leave behind."""
-    optimiser = Descent(net.parameters(), lr)
-    said = [answer(net, optimiser, schedule, *batch, goal) for batch in zip(x0, t, eps,
-                                                                          strict=True)]
-    return {"losses": said, "weights": net.size.detach().clone()}
-
-
 def descended(held: float = 0, lag: int = 0, rate: float = 1, after: bool = False) -> Callable:
     """What is wanted of updates; held: share of the old gradients, lag: updates that come late."""
     def wanted(net, lr, schedule, x0, t, eps, goal) -> dict:
@@ -525,8 +432,8 @@ def left_behind(wrong: Callable) -> Callable:
 
 UPDATE = Exercise(
     "03-5", "One update", 2, 10, 2, "update(net, optimiser, schedule, x0, t, eps, goal)",
-    public=update_cases, wanted=descended(), call=updated, known={"denoiser": denoiser},
-    study=LOSS.study, tolerance={"float64": 1e-9, "float32": 1e-3},
+    public=update_cases, wanted=descended(), study=LOSS.study,
+    tolerance={"float64": 1e-9, "float32": 1e-3},
     mistakes=(
         Mistake("old gradients are still there and add up: clear them before each backward pass",
                 when=left_behind(descended(held=1))),
@@ -691,12 +598,6 @@ STEP = Exercise(
 # ---- 03-7 the sampler ---------------------------------------------------------------------------
 
 
-def tap(dtype: torch.dtype, seed: int) -> Callable[[Tensor], Tensor]:
-    """draw(x): fresh standard normal noise for x, the same in both precisions."""
-    g = torch.Generator().manual_seed(seed)
-    return lambda x: torch.randn(x.shape, generator=g, dtype=torch.float64).to(x.dtype)
-
-
 def path_cases(g: np.random.Generator) -> Iterator[Case]:
     def case(what: str, eps, levels, shape: tuple, path: list[int], clip: float | None,
              dtype: str) -> Case:
@@ -728,12 +629,6 @@ def walk(path: Callable = list, clip: Callable = lambda c: c, to: Callable = hop
     return wanted
 
 
-def walked(answer: Callable, eps, schedule, x, path, draw, clip) -> dict:
-    states = answer(eps, schedule, x, path, draw, clip)
-    return {"states": list(states) if hasattr(states, "__next__") else states,
-            "times asked": list(eps.times)}
-
-
 def ends(wrong: Callable) -> Callable:
     """A wrong walk recognised by where it ends, however it got there."""
     def when(got: dict, wanted: dict, args: Mapping[str, Any]) -> bool:
@@ -762,7 +657,7 @@ def same_end(got: dict, wanted: dict, args: Mapping[str, Any]) -> bool:
 
 WALK = Exercise(
     "03-7", "The sampler", 3, 10, 2, "sample(eps, schedule, x, path, draw, clip)",
-    public=path_cases, wanted=walk(), call=walked, known={"tap": tap}, study=SAMPLERS,
+    public=path_cases, wanted=walk(), study=SAMPLERS,
     tolerance={"float64": 1e-8, "float32": 5e-3}, seconds=8,
     mistakes=(
         Mistake("the end alone came back: all states are wanted, in a list that begins with x",

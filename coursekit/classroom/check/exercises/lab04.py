@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coursekit.classroom.check.known import SCHEDULES, Predictor
 from coursekit.classroom.check.spec import Case, Exercise, Mistake, named
 from coursekit.diffusion.predict import Eps
 from coursekit.diffusion.schedule import Schedule
@@ -199,11 +198,6 @@ def walk(eps, schedule, guide, t0, path, z, noise, *, hops: Callable = hops_from
     return x
 
 
-def asked(answer: Callable, eps, *args) -> dict:
-    """What an answer returns, and the times at which it asked its predictor."""
-    return {"x": answer(eps, *args), "times asked": list(eps.times)}
-
-
 def edited(eps, schedule, guide, t0, path, z, noise) -> dict:
     return {"x": walk(eps, schedule, guide, t0, path, z, noise),
             "times asked": hops_from(path, t0)[:-1]}
@@ -303,7 +297,7 @@ def more_often(got: dict, wanted: dict, args: dict) -> bool:
 
 SDEDIT = Exercise(
     "04-3", "SDEdit", 3, 15, 4, "sdedit(eps, schedule, guide, t0, path, z, noise)",
-    public=edit_cases, wanted=edited, call=asked, study=STUDY, tolerance=LOOSE, seconds=8,
+    public=edit_cases, wanted=edited, study=STUDY, tolerance=LOOSE, seconds=8,
     mistakes=(
         Mistake("the walk begins at the clean guide: it begins at the guide noised to t0",
                 when=with_(start=lambda sch, guide, z, t: guide)),
@@ -457,30 +451,12 @@ def other_noise(eps, schedule, guide, mask, t0, path, z, noise):
                            mask, x, sch.noise(guide, next(rows), s)))
 
 
-def tied(dtype: torch.dtype, name: str = "cosine", variance: float = 0.5,
-         tie: float = 0.8) -> Predictor:
-    """The exact predictor for pictures whose values all have the same correlation `tie`.
-
-    Kept pixels matter to free ones by far more than in a mixture, which soon has chosen its part.
-    """
-    levels = SCHEDULES[name]()
-
-    def eps(x: Tensor, t: int) -> Tensor:
-        a, b = levels.scales(t, x)
-        common = x.flatten(1).mean(1).view(-1, *[1] * (x.ndim - 1))
-        apart = a**2 * variance * (1 - tie) + b**2
-        whole = apart + a**2 * variance * tie * x[0].numel()
-        return b * ((x - common) / apart + common / whole)
-
-    return Predictor(eps, levels.T)
-
-
 SWAPPED = "the mask is the wrong way round: True is where the picture may change"
 MASKED = Exercise(
     "04-4", "SDEdit with a mask", 4, 20, 4,
     "masked(eps, schedule, guide, mask, t0, path, z, noise)",
-    public=masked_cases, wanted=masked, call=asked, study=STUDY, tolerance=LOOSE, seconds=8,
-    judge=exactly, known={"tied": tied},
+    public=masked_cases, wanted=masked, study=STUDY, tolerance=LOOSE, seconds=8,
+    judge=exactly,
     mistakes=(
         Mistake(SWAPPED, when=masks(torch.logical_not)),
         Mistake("the mask has no effect", when=masks(torch.ones_like)),
@@ -565,8 +541,8 @@ def repeats_with(**parts: Callable) -> Callable:
 
 REPEATS = Exercise(
     "04-5", "Repeats", 2, 10, 2, "repeated(eps, schedule, guide, mask, t0, path, z, noise)",
-    public=repeat_cases, wanted=repeated, call=asked, study=STUDY, tolerance=LOOSE, seconds=8,
-    judge=exactly, known={"tied": tied},
+    public=repeat_cases, wanted=repeated, study=STUDY, tolerance=LOOSE, seconds=8,
+    judge=exactly,
     mistakes=(
         Mistake("every run begins at the guide: it begins at the result of the run before",
                 when=repeats_with(start=lambda x, guide: guide)),
@@ -714,10 +690,6 @@ def rows(eps, schedule, guides, levels, path, z, noise, realism, *,
     return found
 
 
-def measured(answer: Callable, eps, *args) -> dict:
-    return {"rows": answer(eps, *args), "times asked": list(eps.times)}
-
-
 def curve(*args) -> dict:
     _, _, _, levels, path, *_ = args
     asked_at = [t for t0 in levels for t in hops_from(path, t0)[:-1]]
@@ -756,7 +728,7 @@ def mean_of_items(x: Tensor, guides: Tensor, noisy: Tensor) -> float:
 TRADEOFF = Exercise(
     "04-7", "Realism against faithfulness", 2, 10, 3,
     "tradeoff(eps, schedule, guides, levels, path, z, noise, realism)",
-    public=curve_cases, wanted=curve, call=measured, study=STUDY, seconds=8,
+    public=curve_cases, wanted=curve, study=STUDY, seconds=8,
     tolerance={"float64": 1e-6, "float32": 1e-3},
     mistakes=(
         Mistake("a level goes on where the one before it ended: each begins at the guides",

@@ -51,11 +51,6 @@ def uneven(g: np.random.Generator, n: int = 5) -> list[int]:
 # ---- answers by their value --------------------------------------------------------------------
 
 
-def asked(answer: Callable, eps, *args) -> dict:
-    """What an answer returns, and the times at which it asked its predictor."""
-    return {"x": answer(eps, *args), "times asked": list(eps.times)}
-
-
 def close(a: Any, b: Any) -> bool:
     if isinstance(a, (tuple, list)):
         return isinstance(b, (tuple, list)) and len(a) == len(b) and all(map(close, a, b))
@@ -66,7 +61,7 @@ def close(a: Any, b: Any) -> bool:
 
 
 def gives(wrong: Callable, key: str = "x") -> Callable:
-    """Whether the answer's value is that of a wrong one and not the right one, whenever it asked."""
+    """Whether the answer's value is a wrong one's and not the right one's, whenever it asked."""
     def when(got: dict, wanted: dict, args: dict) -> bool:
         return not close(got[key], wanted[key]) and close(got[key], wrong(*args.values()))
     return when
@@ -189,7 +184,7 @@ def drawn(coefficients: Callable) -> Callable:
 
 HOP = Exercise(
     "06-2", "One hop up", 2, 10, 3, "hop_up(eps, schedule, x, s, t)",
-    public=climb_cases, call=asked, study=SCHEMES,
+    public=climb_cases, study=SCHEMES,
     wanted=lambda eps, sch, x, s, t: {"x": climb(eps, sch, x, s, t), "times asked": [t]},
     tolerance={"float64": 1e-9, "float32": 5e-4},
     mistakes=(
@@ -285,7 +280,7 @@ DOWN = Mistake("this is sampling: the walk goes down the path, inversion goes up
 
 CODE = Exercise(
     "06-3", "Up the path", 2, 10, 3, "encode(eps, schedule, x, path)",
-    public=code_cases, wanted=code, call=asked, study=SCHEMES, tolerance=LOOSE, seconds=8,
+    public=code_cases, wanted=code, study=SCHEMES, tolerance=LOOSE, seconds=8,
     mistakes=(
         *UP, DOWN,
         Mistake("the first hop up is not taken", when=gives(over(path=lambda p: p[-2::-1]))),
@@ -322,11 +317,6 @@ def trip_cases(g: np.random.Generator) -> Iterator[Case]:
     yield from along(g)
 
 
-def there(answer: Callable, eps, *args) -> dict:
-    up, back, psnr = answer(eps, *args)
-    return {"code": up, "back": back, "psnr": psnr, "times asked": list(eps.times)}
-
-
 def returned(back: Callable) -> Callable:
     return gives(lambda eps, sch, x, path: back(eps, sch, x, path,
                                                 last(invert(eps, sch, x, path)).x), "back")
@@ -358,7 +348,7 @@ def measured(number: Callable) -> Callable:
 
 TRIP = Exercise(
     "06-4", "There and back", 3, 15, 4, "round_trip(eps, schedule, x, path)",
-    public=trip_cases, wanted=trip, call=there, tolerance=LOOSE, seconds=8,
+    public=trip_cases, wanted=trip, tolerance=LOOSE, seconds=8,
     study=(*SCHEMES, "coursekit.classroom.metrics.psnr"),
     mistakes=(
         Mistake("on the way down the network is asked where the hop ends: there x and its time are "
@@ -491,7 +481,7 @@ def late(eps, schedule, x, path, rounds, length):
 
 SOLVE = Exercise(
     "06-5", "Solve the equation", 4, 15, 4, "solve(eps, schedule, x, path, rounds, length)",
-    public=root_cases, wanted=root, call=asked, study=SCHEMES, tolerance=LOOSE, seconds=8,
+    public=root_cases, wanted=root, study=SCHEMES, tolerance=LOOSE, seconds=8,
     mistakes=(
         Mistake("x_s moves along with the guess: in the equation of a hop it stands still, only "
                 "the guess inside the network changes",
@@ -545,11 +535,6 @@ def twin_cases(g: np.random.Generator) -> Iterator[Case]:
                int(g.integers(100, 600)), p, "float64")
     yield case("pictures and a small network", named("unet", seed=seed), (2, 3, 8, 8), COSINE,
                *pair(g, high=600), p, "float32")
-
-
-def two(answer: Callable, eps, *args) -> dict:
-    x, y = answer(eps, *args)
-    return {"x": x, "y": y, "times asked": list(eps.times)}
 
 
 def unblend(x: Tensor, y: Tensor, p: float) -> tuple[Tensor, Tensor]:
@@ -615,7 +600,7 @@ def blended(x: Tensor, y: Tensor, p: float) -> tuple[Tensor, Tensor]:
 
 TWINS = Exercise(
     "06-6", "EDICT undone", 4, 20, 4, "twins_up(eps, schedule, x, y, s, t, p)",
-    public=twin_cases, wanted=twins, call=two, study=SCHEMES,
+    public=twin_cases, wanted=twins, study=SCHEMES,
     tolerance={"float64": 1e-8, "float32": 2e-3},
     mistakes=(
         Mistake("the blending is not undone", when=both(undone(blend=lambda x, y, p: (x, y)))),
