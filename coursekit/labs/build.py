@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coursekit.labs.light import lighten
-from coursekit.labs.notebook import METADATA, PART, ROOT, STEM, defines, read, write, written
+from coursekit.labs.notebook import METADATA, PART, ROOT, STEM, read, write, written
+from coursekit.labs.source import defines
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

@@ -37,7 +37,7 @@ def lab(stem: str) -> NotebookNode:
 def which(path: Path, notebook: NotebookNode) -> str:
     """The lab that a reader's notebook belongs to: by the ids of its cells, then by its name."""
     stems = {stem[:2]: stem for stem in known()}
-    ids = [name for cell in notebook.cells for name in (grade_id(cell), str(cell.get("id", "")))]
+    ids = [name for cell in notebook.cells for name in (grade_id(cell), cell.get("id", ""))]
     numbers = {id[:2] for id in ids if PART.fullmatch(id)} & set(stems)
     if len(numbers) > 1:
         raise ValueError(f"'{path}' holds exercises of the labs {', '.join(sorted(numbers))}: "
