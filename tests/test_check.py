@@ -20,6 +20,7 @@ import threading
 import time
 import types
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,13 @@ class Odd(torch.Tensor):
 once = []
 
 
+def in_itself(x, n):
+    raise ValueError("too bad")
+
+
+in_itself.__wrapped__ = in_itself
+
+
 def first_time_only(x, n):
     once.append(1)
     return n * x if len(once) <= 2 else x
@@ -218,6 +226,7 @@ BAD = {
     "wraps": (lambda x, n: library(x, n), "own refuses"),
     "partial": (functools.partial(library), "own refuses"),
     "decorated": (functools.wraps(library)(lambda x, n: n * x), "own refuses"),
+    "wraps itself": (in_itself, "raised ValueError: too bad"),
     "copied": (types.FunctionType(library.__code__, {}), "own refuses"),
     "swallows": (swallowed, "own refuses"),
     "first time only": (first_time_only, "a second call with the same arguments"),
@@ -228,6 +237,69 @@ BAD = {
 @pytest.mark.parametrize(("answer", "said"), BAD.values(), ids=BAD)
 def test_a_bad_answer_is_told_what_it_is(answer, said):
     assert said in words(answer)
+
+
+def test_an_answer_cannot_load_a_library_under_study(tmp_path, monkeypatch):
+    """Unless somebody else has: then it is told when it calls the function."""
+    (tmp_path / "elsewhere.py").write_text("def times(x, n):\n    return n * x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    e = replace(TIMES, study=("elsewhere.times",))
+
+    def calls_it(x, n):
+        from elsewhere import times
+        return times(x, n)
+
+    def hides_it(x, n):
+        with contextlib.suppress(Exception):
+            return calls_it(x, n)
+        return n * x
+
+    def said(answer):
+        return "\n".join(examine(e, answer, 1).lines())
+
+    finders = list(sys.meta_path)
+    assert "it imports elsewhere" in said(calls_it) and "it imports elsewhere" in said(hides_it)
+    assert "elsewhere" not in sys.modules and sys.meta_path == finders
+    assert examine(e, lambda x, n: n * x, 1).done
+    assert calls_it(2, 3) == 6
+    assert "it calls times" in said(calls_it) and "it calls times" in said(hides_it)
+    monkeypatch.delitem(sys.modules, "elsewhere")
+
+
+def test_an_optimiser_is_loaded_before_the_clock_runs(monkeypatch):
+    running = []
+    monkeypatch.setattr(torch.optim, "SGD", lambda *args, **kwargs: running.append(
+        0 < signal.getitimer(signal.ITIMER_REAL)[0] <= TIMES.seconds))
+
+    def optimised(x, n):
+        def inner():
+            return torch.optim
+        return n * x if inner() else None
+
+    assert examine(TIMES, lambda x, n: n * x, 1).done and running == []
+    assert examine(TIMES, optimised, 1).done and set(running) == {False}
+
+
+def test_what_formulas_warn_of_is_not_said(capsys):
+    def loud(x, n):
+        warnings.warn("careful", stacklevel=1)
+        return x + n
+
+    e = replace(TIMES, wanted=lambda x, n: loud(x, n) * 0 + n * x,
+                mistakes=(Mistake("that is a sum", loud),))
+    with warnings.catch_warnings(action="error"):
+        assert "that is a sum" in "\n".join(examine(e, lambda x, n: x + n, 1).lines())
+        assert examine(e, lambda x, n: n * x, 1).done
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_wrong_formula_may_give_the_first_of_several_results():
+    wrong = (Mistake("that is a sum", lambda x, n: x + n),)
+    e = replace(TIMES, mistakes=wrong, wanted=lambda x, n: {"x": n * x, "asked": [n]})
+    both = examine(e, lambda x, n: {"x": x + n, "asked": [n]}, 1)
+    assert both.likely == "that is a sum"
+    other = examine(e, lambda x, n: {"x": n * x, "asked": [n, n]}, 1)
+    assert not other.done and other.likely == ""
 
 
 def test_a_good_answer_passes_and_everything_is_as_before():
@@ -338,7 +410,7 @@ def test_what_is_wanted_of_a_step_is_what_diffusers_does():
     x, e, z = torch.randn(3, 2, 3, 4, 4, dtype=torch.float64)
     for t, s in ((521, 501), (981, 961), (21, 1)):
         theirs = scheduler.step(e, t - 1, x, eta=0.7, variance_noise=z).prev_sample
-        ours = exercise("05-3").wanted(lambda x, t: e, levels, x, t, s, 0.7, z)
+        ours = exercise("05-3").wanted(lambda x, t: e, levels, x, t, s, 0.7, z)["x"]
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
         assert exercise("05-1").wanted(levels, t, s, 0.7) == pytest.approx(
             0.7 * float(scheduler._get_variance(t - 1, s - 1)) ** 0.5, rel=1e-5)

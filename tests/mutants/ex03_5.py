@@ -109,6 +109,16 @@ def right_cleared_after(net, optimiser, schedule, x0, t, eps, goal):
     return float(loss)
 
 
+def right_group_by_group(net, optimiser, schedule, x0, t, eps, goal):
+    loss = loss_of(net, schedule, x0, t, eps, goal)
+    for group in optimiser.param_groups:
+        for p in group["params"]:
+            p.grad = None
+    loss.backward()
+    optimiser.step()
+    return loss.item()
+
+
 def right_by_hand(net, optimiser, schedule, x0, t, eps, goal):
     weights = list(net.parameters())
     loss = loss_of(net, schedule, x0, t, eps, goal)

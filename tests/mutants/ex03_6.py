@@ -133,6 +133,12 @@ def wrong_time(eps, schedule, x, t, s, z, clip):
     return mean(schedule, x, x0, t, s) + spread(schedule, t, s) * z
 
 
+def wrong_asks_twice(eps, schedule, x, t, s, z, clip):
+    """more often than once"""
+    eps(x, t)
+    return mean(schedule, x, guess(eps, schedule, x, t, clip), t, s) + spread(schedule, t, s) * z
+
+
 def wrong_guess_alone(eps, schedule, x, t, s, z, clip):
     """it must go back to level s"""
     return guess(eps, schedule, x, t, clip)
@@ -148,6 +154,15 @@ def wrong_library(eps, schedule, x, t, s, z, clip):
     from coursekit.diffusion.sample import ddpm, last
 
     return last(ddpm(eps, schedule, x, [t, s], clip=clip)).x
+
+
+def wrong_diffusers(eps, schedule, x, t, s, z, clip):
+    """refuses while your answer runs"""
+    from diffusers import DDPMScheduler
+
+    scheduler = DDPMScheduler(trained_betas=[float(schedule.beta(u)) for u in range(1, 1001)],
+                              clip_sample=clip is not None, clip_sample_range=clip or 1.0)
+    return scheduler.step(eps(x, t), t - 1, x).prev_sample
 
 
 def right_weights(eps, schedule, x, t, s, z, clip):

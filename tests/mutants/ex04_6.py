@@ -32,6 +32,16 @@ def wrong_sum(a, b):
     return float(own - 2 * k(a, b).mean())
 
 
+def wrong_cut_at_zero(a, b):
+    """may be below zero"""
+    return max(0.0, float(among(a) + among(b) - 2 * k(a, b).mean()))
+
+
+def wrong_absolute(a, b):
+    """may be below zero"""
+    return abs(float(among(a) + among(b) - 2 * k(a, b).mean()))
+
+
 def wrong_half(a, b):
     """each pair is counted once"""
     m, n = len(a), len(b)

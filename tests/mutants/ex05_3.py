@@ -60,6 +60,12 @@ def wrong_not_scaled(eps, schedule, x, t, s, eta, z):
     return x0 + math.sqrt(1 - then - sd**2) * e + sd * z
 
 
+def wrong_asks_twice(eps, schedule, x, t, s, eta, z):
+    """more often than once"""
+    _, x0, then, sd = parts(eps, schedule, x, t, s, eta)
+    return math.sqrt(then) * x0 + math.sqrt(1 - then - sd**2) * eps(x, t) + sd * z
+
+
 def wrong_clean(eps, schedule, x, t, s, eta, z):
     """this is the predicted clean picture"""
     return parts(eps, schedule, x, t, s, eta)[1]

@@ -41,9 +41,30 @@ def wrong_noise_backwards(eps, schedule, x, path, eta, noise):
     return x
 
 
+def wrong_strict(eps, schedule, x, path, eta, noise):
+    """noise may have more rows"""
+    for (t, s), z in zip(pairwise(path), noise, strict=True):
+        x = step(eps, schedule, x, t, s, eta, z)
+    return x
+
+
+def wrong_along_the_noise(eps, schedule, x, path, eta, noise):
+    """noise may have more rows"""
+    for i, z in enumerate(noise):
+        x = step(eps, schedule, x, path[i], path[i + 1], eta, z)
+    return x
+
+
+def wrong_backwards_from_the_hops(eps, schedule, x, path, eta, noise):
+    """the noise is used from its end"""
+    for i, (t, s) in enumerate(pairwise(path)):
+        x = step(eps, schedule, x, t, s, eta, noise[len(path) - 2 - i])
+    return x
+
+
 def wrong_to_the_neighbour(eps, schedule, x, path, eta, noise):
     """each step goes from t to t - 1"""
-    for t, z in zip(path[:-1], noise, strict=True):
+    for t, z in zip(path[:-1], noise, strict=False):
         x = step(eps, schedule, x, t, t - 1, eta, z)
     return x
 
@@ -59,7 +80,7 @@ def wrong_old_sigma(eps, schedule, x, path, eta, noise):
 def wrong_start(eps, schedule, x, path, eta, noise):
     """the walk begins at the noise"""
     x = noise[0]
-    for (t, s), z in zip(pairwise(path), noise, strict=True):
+    for (t, s), z in zip(pairwise(path), noise, strict=False):
         x = step(eps, schedule, x, t, s, eta, z)
     return x
 
@@ -73,14 +94,14 @@ def wrong_deterministic(eps, schedule, x, path, eta, noise):
 
 def wrong_time(eps, schedule, x, path, eta, noise):
     """ask where it begins"""
-    for (t, s), z in zip(pairwise(path), noise, strict=True):
+    for (t, s), z in zip(pairwise(path), noise, strict=False):
         x = step(lambda x, t, s=s: eps(x, max(s, 1)), schedule, x, t, s, eta, z)
     return x
 
 
 def wrong_asks_twice(eps, schedule, x, path, eta, noise):
     """more often than once a hop"""
-    for (t, s), z in zip(pairwise(path), noise, strict=True):
+    for (t, s), z in zip(pairwise(path), noise, strict=False):
         eps(x, t)
         x = step(eps, schedule, x, t, s, eta, z)
     return x
@@ -105,7 +126,7 @@ def wrong_library(eps, schedule, x, path, eta, noise):
 
 
 def right_pairwise(eps, schedule, x, path, eta, noise):
-    for (t, s), z in zip(pairwise(path), noise, strict=True):
+    for (t, s), z in zip(pairwise(path), noise, strict=False):
         x = step(eps, schedule, x, t, s, eta, z)
     return x
 

@@ -67,6 +67,24 @@ def wrong_unguarded(a, b, share):
     return ((1 - share) * phi).sin() / phi.sin() * a + (share * phi).sin() / phi.sin() * b
 
 
+def wrong_one_decides_for_all(a, b, share):
+    """makes a straight line of all items"""
+    if (angle(a, b) < 1e-4).any():
+        return (1 - share) * a + share * b
+    left, right = weights(angle(a, b), share, a)
+    return left * a + right * b
+
+
+def wrong_only_equal_batches(a, b, share):
+    """sin(phi) cannot be divided by"""
+    if torch.equal(a, b):
+        return a
+    u, v = a.flatten(1), b.flatten(1)
+    cosine = (u * v).sum(1) / (u.norm(dim=1) * v.norm(dim=1))
+    phi = torch.where(cosine > 1 - 1e-9, 1.0, cosine).acos().view(-1, *[1] * (a.ndim - 1))
+    return (((1 - share) * phi).sin() * a + (share * phi).sin() * b) / phi.sin()
+
+
 def wrong_no_op(a, b, share):
     """comes back unchanged"""
     return a

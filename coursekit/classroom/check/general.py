@@ -16,6 +16,8 @@ RAISED = {
     "must be broadcastable": "shapes do not fit: a factor for each item needs axes of length one",
     "must match the size of tensor": "shapes do not fit: a factor for each item needs axes of "
                                      "length one",
+    "zip() argument": "things of unequal length were paired with strict=True: one may have more "
+                      "than is needed",
     "is not defined": "the answer's cell must hold or import all that it uses",
     "division by zero": "something is divided by zero: look at the two ends, t = 0 and t = T",
 }

@@ -2,7 +2,8 @@
 
 Nothing in this file knows what is wanted, so that it can stand on the untrusted side of a process
 boundary. While an answer runs, the package's functions under study refuse to be called: by their
-code and not by their name, so that an earlier `from .. import` refuses as well.
+code and not by their name, so that an earlier `from .. import` refuses as well. A library that has
+some and that nobody has loaded yet cannot be loaded meanwhile.
 """
 
 from __future__ import annotations
@@ -57,19 +58,24 @@ class Outcome:
     printed: str = ""
 
 
-def run(task: Task, answer: Any, case: Case) -> Outcome:
-    """Call the answer on a case; whatever it does, an Outcome comes back, or KeyboardInterrupt."""
+def run(task: Task, answer: Any, case: Case, seed: int | None = None) -> Outcome:
+    """Call the answer on a case; whatever it does, an Outcome comes back, or KeyboardInterrupt.
+
+    seed  torch's global one while the answer runs: what it draws without being given a generator.
+          A fresh one if None.
+    """
     args, untouched = (build(case, case.dtype, task.known) for _ in range(2))
     misfit = fits(task, answer)
     if misfit:
         return Outcome("signature", words=misfit)
     call = task.call or (lambda f, *given: f(*given))
     given, heard = [args[name] for name in task.arguments], Ear()
-    seeds = _Seeds()
+    seeds = _Seeds(time.time_ns() % 2**62 if seed is None else seed)
+    _warm(answer)
     try:
         with refusing(task.study) as asked, heard, seeds:
             if is_one_of(answer, asked.originals):
-                raise UnderStudy(task.name)
+                raise UnderStudy(f"calls {task.name}")
             with limit(task.seconds):
                 value = call(answer, *given)
                 if inspect.isgenerator(value):
@@ -85,8 +91,8 @@ def run(task: Task, answer: Any, case: Case) -> Outcome:
         raise
     except BaseException as problem:  # an answer may raise anything, SystemExit too
         outcome = Outcome("raised", words=_said(problem, answer))
-    if asked.names and outcome.kind != "under study":  # it asked, and hid the refusal
-        outcome = Outcome("under study", words=asked.names[0])
+    if asked.deeds and outcome.kind != "under study":  # it asked, and hid the refusal
+        outcome = Outcome("under study", words=asked.deeds[0])
     outcome.args, outcome.printed = untouched, heard.text
     outcome.changed = [n for n in args if not _same(args[n], untouched[n])]
     outcome.reseeded = seeds.reseeded
@@ -106,9 +112,31 @@ def fits(task: Task, answer: Any) -> str:
     return ""
 
 
+def _warm(answer: Any) -> None:
+    """Load what torch loads at the first use of an optimiser, for seconds, before a clock runs."""
+    code = _code(answer)
+    if code and "optim" in _names(code):
+        torch.optim.SGD([torch.zeros(1)], lr=0.0)
+
+
+def _names(code: types.CodeType) -> set[str]:
+    """What a function names, with the functions inside it."""
+    inner = (c for c in code.co_consts if isinstance(c, types.CodeType))
+    return set(code.co_names).union(*map(_names, inner))
+
+
+def _code(answer: Any) -> types.CodeType | None:
+    """The code underneath an answer's wrappers; None for what is no plain function."""
+    try:
+        found = getattr(inspect.unwrap(answer), "__code__", None)
+    except ValueError:  # it wraps itself
+        return None
+    return found if isinstance(found, types.CodeType) else None
+
+
 def _said(problem: BaseException, answer: Any) -> str:
     """The exception in one line, with the line of the answer's code that it came from."""
-    code = getattr(inspect.unwrap(answer), "__code__", None)
+    code = _code(answer)
     steps = traceback.extract_tb(problem.__traceback__)
     inside = [s for s in steps if code and s.filename == code.co_filename]
     source = f" in `{inside[-1].line.strip()}`" if inside and inside[-1].line else ""
@@ -132,10 +160,14 @@ def _same(a: Any, b: Any) -> bool:
 
 @dataclass
 class Asked:
-    """Which functions under study were called, and the code of those that were replaced."""
+    """What an answer did of what it may not, and the code of the functions that were replaced."""
 
-    names: list[str] = field(default_factory=list)
+    deeds: list[str] = field(default_factory=list)
     originals: list[types.CodeType] = field(default_factory=list)
+
+    def refuse(self, deed: str) -> None:
+        self.deeds.append(deed)
+        raise UnderStudy(deed)
 
 
 _now: Asked | None = None
@@ -143,10 +175,7 @@ _now: Asked | None = None
 
 def stopped() -> None:
     """Called by a stand-in; its own name is that of the function it stands for."""
-    name = sys._getframe(1).f_code.co_name
-    if _now is not None:
-        _now.names.append(name)
-    raise UnderStudy(name)
+    (_now or Asked()).refuse(f"calls {sys._getframe(1).f_code.co_name}")
 
 
 def _stand_in(*args, **kwargs):
@@ -154,21 +183,39 @@ def _stand_in(*args, **kwargs):
     stopped()
 
 
+@dataclass
+class _Gate:
+    """Stands before Python's own finders and refuses to load these libraries."""
+
+    asked: Asked
+    libraries: set[str] = field(default_factory=set)
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name in self.libraries:
+            self.asked.refuse(f"imports {name}")
+
+
 @contextmanager
 def refusing(study: tuple[str, ...]) -> Iterator[Asked]:
     """Inside, calling a function under study raises UnderStudy; afterwards all is as it was."""
     global _now
     before, _now, replaced = _now, Asked(), []
+    gate = _Gate(_now)
+    sys.meta_path.insert(0, gate)
     try:
         for name in study:
             function = _find(name)
-            if function is None or any(function is f for f, _ in replaced):
+            if function is None:
+                gate.libraries.add(name.partition(".")[0])
+                continue
+            if any(function is f for f, _ in replaced):
                 continue
             replaced.append((function, function.__code__))
             _now.originals.append(function.__code__)
             function.__code__ = _stand_in.__code__.replace(co_name=name.rpartition(".")[2])
         yield _now
     finally:
+        sys.meta_path.remove(gate)
         for function, code in replaced:
             function.__code__ = code
         _now = before
@@ -199,7 +246,7 @@ def is_one_of(answer: Any, codes: list[types.CodeType]) -> bool:
     while isinstance(answer, functools.partial):
         answer = answer.func
     answer = getattr(answer, "__func__", answer)
-    code = getattr(inspect.unwrap(answer), "__code__", None)
+    code = _code(answer)
     return code in codes or code is not None and code.co_code == _stand_in.__code__.co_code
 
 
@@ -230,10 +277,10 @@ class Ear(io.TextIOBase):
 class _Seeds:
     """Puts every global generator and setting back, and sees whether torch's was seeded anew."""
 
-    reseeded = False
+    def __init__(self, mark: int) -> None:
+        self.mark, self.reseeded = mark, False
 
     def __enter__(self) -> None:
-        self.mark = time.time_ns() % 2**62
         self.python, self.numpy = random.getstate(), np.random.get_state()
         self.dtype, self.grad = torch.get_default_dtype(), torch.is_grad_enabled()
         self.fork = torch.random.fork_rng(devices=[])

@@ -65,7 +65,8 @@ class Mistake:
     """A plausible wrong answer and the words that help whoever gave it.
 
     words   what is likely wrong, without the answer itself.
-    wrong   the wrong formula, with the exercise's arguments (tensors in float64).
+    wrong   the wrong formula, with the exercise's arguments (tensors in float64); of several
+            results in a dict it may give the first alone.
     when    or a predicate (got, wanted, args) -> bool on what came back.
     raised  or a pattern in what was raised, e.g. "math domain error".
     """

@@ -6,6 +6,7 @@ be compared word by word with those of a right answer.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -115,44 +116,56 @@ def repeats(exercise: Exercise, first: Outcome, again: Outcome, case: Case) -> b
 
 def judge(exercise: Exercise, case: Case, outcome: Outcome, *, explain: bool = True) -> Verdict:
     """The verdict on one outcome; explain: whether to look for the likely mistake."""
-    def no(words: str, *likely: str) -> Verdict:
-        if outcome.printed.strip():
-            words += f" (it printed: {' '.join(outcome.printed.split())[:120]})"
-        return Verdict(case.what, False, words, [w for w in likely if w])
+    said = _unfit(exercise, outcome)
+    if not said:
+        with warnings.catch_warnings():  # a wrong formula may divide by zero: that is no news
+            warnings.simplefilter("ignore")
+            said = _compared(exercise, case, outcome, explain)
+    if not said:
+        return Verdict(case.what, True)
+    words, *likely = said
+    if outcome.printed.strip():
+        words += f" (it printed: {' '.join(outcome.printed.split())[:120]})"
+    return Verdict(case.what, False, words, [w for w in likely if w])
 
+
+def _unfit(exercise: Exercise, outcome: Outcome) -> list[str]:
+    """Why there is nothing to compare, then what is likely; empty where there is."""
     if outcome.kind == "under study":
-        return no(f"it calls {outcome.words}, which this exercise asks you to write: the library's "
-                  "own refuses while your answer runs")
+        return [f"it {outcome.words}, and this exercise asks you to write that yourself: the "
+                "library's own refuses while your answer runs"]
     if outcome.kind == "too long":
-        return no(outcome.words, "a loop that does not end, or far more work than is needed")
+        return [outcome.words, "a loop that does not end, or far more work than is needed"]
     if outcome.kind == "raised":
-        return no(outcome.words, _raised(exercise, outcome.words))
+        return [outcome.words, _raised(exercise, outcome.words)]
     if outcome.kind != "value":
-        return no(outcome.words)
+        return [outcome.words]
     if outcome.changed:
-        return no(f"it changes its argument {', '.join(outcome.changed)} in place",
-                  "work on a copy: x = x + y makes a new tensor, x += y writes into the caller's")
+        return [f"it changes its argument {', '.join(outcome.changed)} in place",
+                "work on a copy: x = x + y makes a new tensor, x += y writes into the caller's"]
     if outcome.reseeded:
-        return no("it seeds torch's global generator",
-                  "use what you are given and leave the seeds to the caller")
+        return ["it seeds torch's global generator",
+                "use what you are given and leave the seeds to the caller"]
+    return []
+
+
+def _compared(exercise: Exercise, case: Case, outcome: Outcome, explain: bool) -> list[str]:
+    """What differs from what is wanted, then what is likely; empty if nothing does."""
     args = build(case, "float64", exercise.task.known)
-    given = [args[name] for name in exercise.arguments]
-    wanted, tolerance = exercise.wanted(*given), exercise.tolerance[case.dtype]
+    wanted = exercise.wanted(*(args[name] for name in exercise.arguments))
+    tolerance = exercise.tolerance[case.dtype]
     try:
         found = differ(outcome.value, wanted, tolerance, case.dtype)
     except (RuntimeError, NotImplementedError) as odd:  # sparse, meta and other strange tensors
-        return no(f"came {kind(outcome.value)} which cannot be read ({type(odd).__name__})")
-    if found is None:
-        words = exercise.judge and exercise.judge(outcome.value, wanted, args)
-        if not words:
-            return Verdict(case.what, True)
-        return no(words, *(_likely(exercise, outcome, wanted, case) if explain else []))
-    if not explain:
-        return no(found.words)
-    likely = _likely(exercise, outcome, wanted, case)
-    if not likely:
+        return [f"came {kind(outcome.value)} which cannot be read ({type(odd).__name__})"]
+    words = found.words if found else (
+        exercise.judge and exercise.judge(outcome.value, wanted, args))
+    if not words:
+        return []
+    likely = _likely(exercise, outcome, wanted, case) if explain else []
+    if found and explain and not likely:
         likely = [general(outcome.value, wanted, args, tolerance, case.dtype) or ""]
-    return no(found.words, *likely)
+    return [words, *likely]
 
 
 def _raised(exercise: Exercise, words: str) -> str:
@@ -171,13 +184,26 @@ def _likely(exercise: Exercise, outcome: Outcome, wanted: Any, case: Case) -> li
                 found.append(mistake.words)
             if mistake.wrong is not None:
                 value = mistake.wrong(*(args[name] for name in exercise.arguments))
-                alike = differ(outcome.value, value, tolerance, case.dtype, nan=True) is None
+                got = _same_part(outcome.value, value, wanted, tolerance, case.dtype)
+                alike = differ(got, value, tolerance, case.dtype, nan=True) is None
                 if alike and speaks(value):
                     found.append(mistake.words)
         except (ArithmeticError, ValueError, TypeError, RuntimeError, LookupError,
                 AttributeError):  # a wrong formula need not exist for every case
             continue
     return found
+
+
+def _same_part(got: Any, wrong: Any, wanted: Any, tolerance: float, dtype: str) -> Any:
+    """What of an answer a wrong formula speaks of: all of it, or the first of several results.
+
+    None where that first result is right: then the mistake lies elsewhere.
+    """
+    if not isinstance(wanted, dict) or isinstance(wrong, dict):
+        return got
+    first = next(iter(wanted))
+    right = differ(got[first], wanted[first], tolerance, dtype) is None
+    return None if right else got[first]
 
 
 def speaks(value: Any) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -89,29 +90,26 @@ def measured(answer: Callable, net: Denoiser, schedule, x0, t, eps, goal) -> dic
 # ---- 03-5 one update --------------------------------------------------------------------------
 
 
-class Descent:
-    """What torch.optim.SGD does. The first use of torch.optim loads a compiler, for seconds."""
-
-    def __init__(self, weights: Iterator[nn.Parameter], lr: float) -> None:
-        self.weights, self.lr = list(weights), lr
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        for weight in self.weights:
-            weight.grad = None
-
-    @torch.no_grad()
-    def step(self) -> None:
-        for weight in self.weights:
-            if weight.grad is not None:
-                weight -= self.lr * weight.grad
+def descent(dtype: torch.dtype, lr: float) -> partial:
+    """weights -> torch's plain descent. Its first use loads a compiler: here, where no clock runs."""
+    torch.optim.SGD([torch.zeros(1)], lr)
+    return partial(torch.optim.SGD, lr=lr)
 
 
-def updated(answer: Callable, net: Denoiser, lr: float, schedule, x0, t, eps, goal) -> dict:
+def updated(answer: Callable, net: Denoiser, descent: partial, schedule, x0, t, eps, goal) -> dict:
     """The losses and the weights that a few updates leave behind."""
-    optimiser = Descent(net.parameters(), lr)
+    optimiser = descent(net.parameters())
     said = [answer(net, optimiser, schedule, *batch, goal) for batch in zip(x0, t, eps,
                                                                           strict=True)]
     return {"losses": said, "weights": net.size.detach().clone()}
+
+
+# ---- 03-6 one ancestral step -------------------------------------------------------------------
+
+
+def asked(answer: Callable, eps, *args) -> dict:
+    """What an answer returns, and the times at which it asked its predictor."""
+    return {"x": answer(eps, *args), "times asked": list(eps.times)}
 
 
 # ---- 03-7 the sampler ---------------------------------------------------------------------------
@@ -129,6 +127,6 @@ def walked(answer: Callable, eps, schedule, x, path, draw, clip) -> dict:
             "times asked": list(eps.times)}
 
 
-CALLS = {"03-3": tried, "03-4": measured, "03-5": updated, "03-7": walked}
+CALLS = {"03-3": tried, "03-4": measured, "03-5": updated, "03-6": asked, "03-7": walked}
 KNOWN = {"03-2": {"norm": norm, "projection": projection}, "03-4": {"denoiser": denoiser},
-         "03-5": {"denoiser": denoiser}, "03-7": {"tap": tap}}
+         "03-5": {"denoiser": denoiser, "descent": descent}, "03-7": {"tap": tap}}

@@ -1,13 +1,14 @@
-"""Lab 05: where a walk ends, and the times at which its predictor was asked."""
+"""Lab 05: where a step or a walk ends, and the times at which its predictor was asked."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 
-def walked(sample: Callable, eps, schedule, x, path, eta, noise) -> dict:
-    return {"x": sample(eps, schedule, x, path, eta, noise), "times asked": list(eps.times)}
+def asked(answer: Callable, eps, *args) -> dict:
+    """What an answer returns, and the times at which it asked its predictor."""
+    return {"x": answer(eps, *args), "times asked": list(eps.times)}
 
 
-CALLS = {"05-4": walked}
+CALLS = {"05-3": asked, "05-4": asked}
 KNOWN: dict = {}

@@ -397,8 +397,8 @@ def update_cases(g: np.random.Generator) -> Iterator[Case]:
     def case(what: str, levels, shape: tuple[int, ...], goal: str, dtype: str) -> Case:
         net = named("denoiser", size=float(g.uniform(0.2, 0.7)))
         return Case(f"{what}, {dtype}", {
-            "net": net, "optimiser": float(g.uniform(0.1, 0.3)), "schedule": levels,
-            **loss_args(g, shape, rounds=3), "goal": goal}, dtype)
+            "net": net, "optimiser": named("descent", lr=float(g.uniform(0.1, 0.3))),
+            "schedule": levels, **loss_args(g, shape, rounds=3), "goal": goal}, dtype)
 
     yield case("three updates, pictures", COSINE, (4, 3, 4, 5), "v", "float64")
     yield case("three updates, points", LINEAR, (7, 2), "eps", "float32")
@@ -406,7 +406,7 @@ def update_cases(g: np.random.Generator) -> Iterator[Case]:
 
 def descended(held: float = 0, lag: int = 0, rate: float = 1, after: bool = False) -> Callable:
     """What is wanted of updates; held: share of the old gradients, lag: updates that come late."""
-    def wanted(net, lr, schedule, x0, t, eps, goal) -> dict:
+    def wanted(net, descent, schedule, x0, t, eps, goal) -> dict:
         said, slope, due = [], torch.zeros_like(net.size), []
         for batch in zip(x0, t, eps, strict=True):
             found = scored()(net, schedule, *batch, goal)
@@ -414,7 +414,7 @@ def descended(held: float = 0, lag: int = 0, rate: float = 1, after: bool = Fals
             due.append(slope)
             with torch.no_grad():
                 if len(due) > lag:
-                    net.size -= rate * lr * due[-1 - lag]
+                    net.size -= rate * descent.keywords["lr"] * due[-1 - lag]
             again = scored()(net, schedule, *batch, goal)["loss"]
             said.append(float(again if after else found["loss"]))
         return {"losses": said, "weights": net.size.detach().clone()}
@@ -482,6 +482,10 @@ def hop(eps: Eps, schedule: Schedule, x: Tensor, t: int, s: int, z: Tensor,
     return mean + math.sqrt(variance) * z
 
 
+def stepped(eps, schedule, x, t, *rest) -> dict:
+    return {"x": hop(eps, schedule, x, t, *rest), "times asked": [t]}
+
+
 def step_cases(g: np.random.Generator) -> Iterator[Case]:
     def case(what: str, eps, shape: tuple, levels, t: int, s: int, clip: float | None,
              dtype: str) -> Case:
@@ -547,7 +551,7 @@ NEIGHBOURS = ("this is the beta of the neighbours t and t - 1: on a longer hop i
               "the ratio of the two levels")
 STEP = Exercise(
     "03-6", "One ancestral step", 3, 15, 4, "ancestral_step(eps, schedule, x, t, s, z, clip)",
-    public=step_cases, wanted=hop, study=SAMPLERS,
+    public=step_cases, wanted=stepped, study=SAMPLERS,
     tolerance={"float64": 1e-8, "float32": 1e-3},
     mistakes=(
         Mistake("no fresh noise is added", loose(lambda sch, t, s: 0.0)),
@@ -591,6 +595,8 @@ STEP = Exercise(
         Mistake("clip may be None: then nothing is clipped", raised="NoneType"),
         Mistake("clip may be None: then nothing is clipped",
                 raised="At least one of 'min' or 'max' must not be None"),
+        Mistake("the network is asked more often than once: keep its answer",
+                when=lambda got, wanted, args: len(got["times asked"]) > 1),
     ),
 )
 

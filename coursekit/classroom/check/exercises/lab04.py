@@ -636,20 +636,26 @@ def off_cross(a: Tensor, b: Tensor) -> float:
 
 
 def kid_cases(g: np.random.Generator) -> Iterator[Case]:
-    def case(what: str, m: int, count: int, n: int, shift: float, dtype: str) -> Case:
-        a, b = g.normal(0.3, 1, (m, n)), g.normal(0.3 + shift, 1, (count, n))
+    def case(what: str, a: np.ndarray, b: np.ndarray, dtype: str) -> Case:
         return Case(f"{what}, {dtype}", {"a": a, "b": b}, dtype)
 
-    yield case("two sets of unequal size", 4, 7, 5, float(g.uniform(0.3, 0.6)), "float64")
-    yield case("two sets far apart", 6, 3, 4, 1.2, "float64")
-    yield case("two sets of one law", 5, 6, 8, 0.0, "float32")
-    yield case("the smallest sets", 2, 2, 3, 0.5, "float64")
+    def sets(m: int, count: int, n: int, shift: float) -> tuple[np.ndarray, np.ndarray]:
+        return g.normal(0.3, 1, (m, n)), g.normal(0.3 + shift, 1, (count, n))
+
+    yield case("two sets of unequal size", *sets(4, 7, 5, float(g.uniform(0.3, 0.6))), "float64")
+    yield case("two sets far apart", *sets(6, 3, 4, 1.2), "float64")
+    a, _ = sets(5, 5, 8, 0.0)
+    yield case("one set twice, in another order", a, a[g.permutation(5)], "float32")  # below zero
+    yield case("the smallest sets", *sets(2, 2, 3, 0.5), "float64")
 
 
+BELOW = "without bias the estimate may be below zero, and is returned as it is"
 KID = Exercise(
     "04-6", "A measure of realism", 3, 15, 3, "kid(a, b)",
     public=kid_cases, wanted=kid,
     mistakes=(
+        Mistake(BELOW, lambda a, b: max(0.0, kid(a, b))),
+        Mistake(BELOW, lambda a, b: abs(kid(a, b))),
         Mistake("a feature was paired with itself: inside a set only distinct pairs count", biased),
         Mistake("distinct pairs are summed, but divided by the number of all pairs: m of them are "
                 "not there", short),
