@@ -8,6 +8,10 @@ code never holds an expected value.
     store.py     every result once, append-only                     crew.py      one machine or many
     similar.py   pairs that look alike, no verdicts                 report/      tables and pages
 
+    archive.py   files of a folder, zip or tar, in bounds           layout.py    whose a file is
+    choice.py    which notebook counts, told by what it holds       names.py     strangers' names
+    roster.py    the class list                                     rules.py     a policy's file
+
     trusted.py   bytes and a lab in, a record out                   sandbox.py   the walls, limits
     sitting.py   one submission at its workers                      view.py      what is seen inside
     judging.py   hidden cases -> verdict and points                 slot.py      a uid for nobody
