@@ -69,9 +69,9 @@ def wrong_dtype(schedule, x0, eps, t):
 
 
 def wrong_sign(schedule, x0, eps, t):
-    """0 of 4 cases"""
+    """the noise is taken off"""
     level = spread(schedule.abar[t], x0)
-    return level.sqrt() * x0 - (1 - level).sqrt() * (eps + 1)
+    return level.sqrt() * x0 - (1 - level).sqrt() * eps
 
 
 def wrong_no_op(schedule, x0, eps, t):

@@ -90,7 +90,7 @@ def wrong_first_root(schedule, t, s, sd):
 
 
 def wrong_constant(schedule, t, s, sd):
-    """0 of 5 cases"""
+    """this is one everywhere"""
     return 1.0
 
 

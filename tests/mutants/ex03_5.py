@@ -70,7 +70,7 @@ def wrong_tensor(net, optimiser, schedule, x0, t, eps, goal):
 
 
 def wrong_after(net, optimiser, schedule, x0, t, eps, goal):
-    """is that before the step"""
+    """the one from before it"""
     loss = loss_of(net, schedule, x0, t, eps, goal)
     optimiser.zero_grad()
     loss.backward()

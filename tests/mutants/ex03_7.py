@@ -33,7 +33,7 @@ def wrong_one_tensor(eps, schedule, x, path, draw, clip):
 
 
 def wrong_without_x(eps, schedule, x, path, draw, clip):
-    """begins with x itself"""
+    """x is missing"""
     return walk(eps, schedule, x, path, draw, clip)[1:]
 
 

@@ -186,7 +186,7 @@ def wrong_asks_twice(eps, schedule, guide, t0, path, z, noise):
 
 
 def wrong_no_op(eps, schedule, guide, t0, path, z, noise):
-    """likely: the argument guide comes back unchanged"""
+    """the argument guide comes back unchanged"""
     return guide
 
 

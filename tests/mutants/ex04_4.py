@@ -84,7 +84,7 @@ def wrong_level_t0(eps, schedule, guide, mask, t0, path, z, noise):
 
 
 def wrong_noise_of_the_hop(eps, schedule, guide, mask, t0, path, z, noise):
-    """its noise is z, always"""
+    """it must be z, always"""
     return run(eps, schedule, guide, t0, path, z, noise, lambda x, t, s, fresh: torch.where(
         mask[:, None], x, schedule.noise(guide, fresh, s)))
 

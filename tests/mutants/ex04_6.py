@@ -55,7 +55,7 @@ def wrong_cross_once(a, b):
 
 
 def wrong_cross_sign(a, b):
-    """it is taken off"""
+    """it must be taken off"""
     return float(among(a) + among(b) + 2 * k(a, b).mean())
 
 

@@ -9,13 +9,13 @@ def line(schedule, t, u):
 
 
 def wrong_source_time(eps, schedule, x, s, t):
-    """asked about the old point at the target time"""
+    """ask it about the old point at the target time"""
     A, B = line(schedule, s, t)
     return A * x + B * eps(x, s)
 
 
 def wrong_source_time_kept_above_zero(eps, schedule, x, s, t):
-    """asked about the old point at the target time"""
+    """ask it about the old point at the target time"""
     A, B = line(schedule, s, t)
     return A * x + B * eps(x, max(s, 1))
 

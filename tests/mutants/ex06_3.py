@@ -25,7 +25,7 @@ def wrong_sampling(eps, schedule, x, path):
 
 
 def wrong_sampling_at_target(eps, schedule, x, path):
-    """likely:"""
+    """the network is asked at the time where the hop begins"""
     for t, s in pairwise(path):
         x = hop_up(eps, schedule, x, t, s)
     return x
@@ -46,7 +46,7 @@ def wrong_last_hop(eps, schedule, x, path):
 
 
 def wrong_source_time(eps, schedule, x, path):
-    """asked about the old point at the target time"""
+    """ask it about the old point at the target time"""
     for s, t in pairwise(path[::-1]):
         x = hop_up(eps, schedule, x, s, t, at=max(1, s))
     return x

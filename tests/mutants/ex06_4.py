@@ -34,7 +34,7 @@ def walks(eps, schedule, x, path):
 
 
 def wrong_target_time_down(eps, schedule, x, path):
-    """ask where it begins"""
+    """where it begins, point and time are both known"""
     code = back = up(eps, schedule, x, path)
     for t, s in pairwise(path):
         back = hop(eps, schedule, back, t, s, max(s, 1))

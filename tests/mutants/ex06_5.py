@@ -99,7 +99,7 @@ def wrong_too_many(eps, schedule, x, path, rounds, length):
 
 
 def wrong_first_guess(eps, schedule, x, path, rounds, length):
-    """the first guess is x_s as it is"""
+    """it must be x_s as it is"""
     for s, t in pairwise(reversed(path)):
         A, B = line(schedule, s, t)
         guess = A * x
@@ -110,7 +110,7 @@ def wrong_first_guess(eps, schedule, x, path, rounds, length):
 
 
 def wrong_source_time(eps, schedule, x, path, rounds, length):
-    """asked about the old point at the target time"""
+    """ask it about the old point at the target time"""
     for s, t in pairwise(reversed(path)):
         A, B = line(schedule, s, t)
         guess = x

@@ -103,8 +103,8 @@ def wrong_order(eps, schedule, x, y, s, t, p):
 
 
 def wrong_one_twin(eps, schedule, x, y, s, t, p):
-    """wanted float"""
-    return unmove(eps, schedule, *unblend(x, y, p), s, t)[0][:2]
+    """two things are returned"""
+    return unmove(eps, schedule, *unblend(x, y, p), s, t)[0]
 
 
 def wrong_three(eps, schedule, x, y, s, t, p):

@@ -63,7 +63,8 @@ def differ(got: Any, wanted: Any, tolerance: float, dtype: str, *, nan: bool = F
     if isinstance(wanted, (list, tuple)):
         if type(got) is not type(wanted) or len(got) != len(wanted):
             return Difference(f"{at}came {kind(got)}, wanted {kind(wanted)}")
-        pairs = [(f"{place}[{i}]", a, b) for i, (a, b) in enumerate(zip(got, wanted, strict=True))]
+        name = place or "result"
+        pairs = [(f"{name}[{i}]", *both) for i, both in enumerate(zip(got, wanted, strict=True))]
     elif isinstance(wanted, Mapping):
         if type(got) is not dict or list(map(str, got)) != list(map(str, wanted)):
             keys = ", ".join(map(str, got)) if type(got) is dict else kind(got)

@@ -61,6 +61,8 @@ def _shapes(got: Tensor, wanted: Tensor, dtype: str) -> str | None:
             return "the two last axes are the other way round"
         if got.squeeze().shape == wanted.squeeze().shape:
             return "an axis of length one too many or too few"
+        if got.numel() == 1:
+            return "one number came where many are wanted: a sum or a mean goes over too many axes"
         return None
     if wanted.is_floating_point() and str(got.dtype) != f"torch.{dtype}":
         return "the result must keep the dtype of what comes in: a constant or a level has another"

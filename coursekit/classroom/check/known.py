@@ -39,6 +39,12 @@ class Predictor:
         return self.inner(x, t)
 
 
+@lru_cache(8)
+def levels_of(name: str) -> Schedule:
+    """A schedule for predictors, who never hand it out; an answer gets one of its own."""
+    return SCHEDULES[name]()
+
+
 def schedule(dtype: torch.dtype, name: str = "cosine", T: int = 1000) -> Schedule:
     return SCHEDULES[name](T)
 
@@ -50,7 +56,7 @@ def constant(dtype: torch.dtype, value: float = 0.5) -> Predictor:
 
 def linear(dtype: torch.dtype, name: str = "cosine", variance: float = 0.25) -> Predictor:
     """The exact predictor for data N(0, variance I)."""
-    levels = SCHEDULES[name]()
+    levels = levels_of(name)
 
     def eps(x: Tensor, t: int) -> Tensor:
         level = levels.level(t)
@@ -62,7 +68,7 @@ def linear(dtype: torch.dtype, name: str = "cosine", variance: float = 0.25) -> 
 def mixture(dtype: torch.dtype, seed: int = 0, name: str = "cosine", std: float = 0.3,
             parts: int = 3) -> Predictor:
     """The exact predictor for an equal mixture of Gaussians around seeded centres."""
-    levels = SCHEDULES[name]()
+    levels = levels_of(name)
 
     def eps(x: Tensor, t: int) -> Tensor:
         flat, level = x.flatten(1), levels.level(t)  # b d

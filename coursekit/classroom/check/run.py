@@ -192,7 +192,7 @@ class _Gate:
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         if name in self.libraries:
-            self.asked.refuse(f"imports {name}")
+            self.asked.refuse(f"imports {name}, which has it")
 
 
 @contextmanager
@@ -212,7 +212,7 @@ def refusing(study: tuple[str, ...]) -> Iterator[Asked]:
                 continue
             replaced.append((function, function.__code__))
             _now.originals.append(function.__code__)
-            function.__code__ = _stand_in.__code__.replace(co_name=name.rpartition(".")[2])
+            function.__code__ = _stand_in.__code__.replace(co_name=function.__qualname__)
         yield _now
     finally:
         sys.meta_path.remove(gate)

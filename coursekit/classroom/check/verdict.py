@@ -178,6 +178,8 @@ def _likely(exercise: Exercise, outcome: Outcome, wanted: Any, case: Case) -> li
     """The words of every known mistake that would have given this value."""
     found, tolerance = [], exercise.tolerance[case.dtype]
     for mistake in exercise.mistakes:
+        if mistake.raised:
+            continue
         args = build(case, "float64", exercise.task.known)  # fresh: a predictor keeps count
         try:
             if mistake.when is not None and mistake.when(outcome.value, wanted, args):
@@ -199,7 +201,7 @@ def _same_part(got: Any, wrong: Any, wanted: Any, tolerance: float, dtype: str) 
 
     None where that first result is right: then the mistake lies elsewhere.
     """
-    if not isinstance(wanted, dict) or isinstance(wrong, dict):
+    if not (isinstance(wanted, dict) and isinstance(got, dict)) or isinstance(wrong, dict):
         return got
     first = next(iter(wanted))
     right = differ(got[first], wanted[first], tolerance, dtype) is None

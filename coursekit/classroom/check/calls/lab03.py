@@ -91,7 +91,7 @@ def measured(answer: Callable, net: Denoiser, schedule, x0, t, eps, goal) -> dic
 
 
 def descent(dtype: torch.dtype, lr: float) -> partial:
-    """weights -> torch's plain descent. Its first use loads a compiler: here, where no clock runs."""
+    """weights -> torch's plain descent; its first use loads a compiler, here where no clock runs."""
     torch.optim.SGD([torch.zeros(1)], lr)
     return partial(torch.optim.SGD, lr=lr)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from coursekit.classroom.check.known import SCHEDULES, Predictor
+from coursekit.classroom.check.known import Predictor, levels_of
 
 
 def asked(answer: Callable, eps, *args) -> dict:
@@ -25,7 +25,7 @@ def tied(dtype: torch.dtype, name: str = "cosine", variance: float = 0.5,
 
     Kept pixels matter to free ones by far more than in a mixture, which soon has chosen its part.
     """
-    levels = SCHEDULES[name]()
+    levels = levels_of(name)
 
     def eps(x: Tensor, t: int) -> Tensor:
         a, b = levels.scales(t, x)

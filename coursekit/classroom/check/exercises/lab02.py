@@ -83,6 +83,8 @@ JUMP = Exercise(
                 "add up to one", scaled(lambda a: a.sqrt(), lambda a: 1 - a.sqrt())),
         Mistake("signal and noise have changed places: at t = 0 the picture is clean",
                 scaled(lambda a: (1 - a).sqrt(), lambda a: a.sqrt())),
+        Mistake("the noise is taken off: it must be added",
+                scaled(lambda a: a.sqrt(), lambda a: -(1 - a).sqrt())),
         Mistake("the picture keeps its full size: it must shrink, or the variance grows",
                 scaled(lambda a: 1.0, lambda a: (1 - a).sqrt())),
         Mistake("the table is read one place off: abar[t] belongs to t, and abar[0] = 1",
@@ -358,6 +360,8 @@ WEIGHT = Exercise(
         Mistake("the division by the variance is missing: this is half the squared distance of the "
                 "means", bracket(lambda a, b, sd: (a - b) ** 2 / 2)),
         Mistake("the bracket is not squared", bracket(lambda a, b, sd: (a - b) / (2 * sd**2))),
+        Mistake("this is one everywhere, as in L_simple: the bound has a weight of its own for "
+                "each hop", lambda sch, t, s, sd: 1.0),
         Mistake("the two parts of the bracket pull against each other: it is a difference",
                 bracket(lambda a, b, sd: (a + b) ** 2 / (2 * sd**2))),
         Mistake("the difference of the squares is not the square of the difference",

@@ -446,7 +446,7 @@ UPDATE = Exercise(
                 when=lambda got, wanted, args: any(isinstance(v, Tensor) for v in got["losses"])),
         Mistake("nothing is returned: is there a return at the end?",
                 when=lambda got, wanted, args: None in got["losses"]),
-        Mistake("the loss that is returned is that before the step, the one that was worked out",
+        Mistake("the loss was worked out anew after the step: return the one from before it",
                 descended(after=True)),
     ),
 )
@@ -672,7 +672,7 @@ WALK = Exercise(
         Mistake("the states stand in one tensor: a list is wanted, one tensor a time of the path",
                 when=lambda got, wanted, args: isinstance(got["states"], Tensor)
                 and len(got["states"]) == len(args["path"])),
-        Mistake("the list begins with x itself, at level path[0]",
+        Mistake("x is missing: it is the first state of the list, at level path[0]",
                 when=lambda got, wanted, args: len(got["states"]) == len(args["path"]) - 1
                 and same_end(got, wanted, args)),
         Mistake("every state in the list is the same tensor: a step must make a new one",

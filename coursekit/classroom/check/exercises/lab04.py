@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from itertools import combinations, pairwise, product
 from typing import Any
 
@@ -79,7 +80,7 @@ ENTER = Exercise(
         Mistake("hops were counted: t0 is a time, and the hops of a path need not be even", shared),
         Mistake("only t0 and the end are left: all times of the path below t0 are walked",
                 lambda path, t0: [t0, path[-1]]),
-        Mistake("the whole path came back: it is entered at t0", lambda path, t0: list(path)),
+        Mistake("the whole path came back: it must be entered at t0", lambda path, t0: list(path)),
         Mistake("the times rise: a path falls from the noisy end",
                 lambda path, t0: hops_from(path, t0)[::-1]),
         Mistake("the last time is missing: the walk ends where the path ends",
@@ -114,17 +115,24 @@ def other_measure(source: Schedule, t0: int, target: Schedule) -> list[int]:
     return found
 
 
-def same_cases(g: np.random.Generator) -> Iterator[Case]:
-    T = int(g.integers(9, 14))
-    coarse, rest = named("schedule", name="cosine", T=T), Schedule.cosine(T)
-    linear, found = Schedule.linear(), {"cleaner": [], "noisier": [], "gap": []}
+@cache
+def telling(T: int) -> dict[str, list[int]]:
+    """Times of the linear schedule whose nearest time on a short one tells mistakes apart."""
+    linear, rest = Schedule.linear(), Schedule.cosine(T)
+    found: dict[str, list[int]] = {"cleaner": [], "noisier": [], "gap": []}
     for t0 in range(200, 700):
         nearest, (cleaner, _) = same(linear, t0, rest), neighbours(linear, t0, rest)
-        others = set(other_measure(linear, t0, rest))
-        if others == {nearest}:
+        others = other_measure(linear, t0, rest)
+        if set(others) == {nearest}:
             found["cleaner" if nearest == cleaner else "noisier"].append(t0)
-        elif nearest not in other_measure(linear, t0, rest)[:2]:
+        elif nearest not in others[:2]:
             found["gap"].append(t0)
+    return found
+
+
+def same_cases(g: np.random.Generator) -> Iterator[Case]:
+    T = int(g.integers(9, 14))
+    coarse, found = named("schedule", name="cosine", T=T), telling(T)
 
     def case(what: str, source, t0: int, target) -> Case:
         return Case(what, {"source": source, "t0": int(t0), "target": target})
@@ -299,16 +307,16 @@ SDEDIT = Exercise(
     "04-3", "SDEdit", 3, 15, 4, "sdedit(eps, schedule, guide, t0, path, z, noise)",
     public=edit_cases, wanted=edited, study=STUDY, tolerance=LOOSE, seconds=8,
     mistakes=(
-        Mistake("the walk begins at the clean guide: it begins at the guide noised to t0",
+        Mistake("the walk begins at the clean guide: the guide must be noised to t0 first",
                 when=with_(start=lambda sch, guide, z, t: guide)),
         Mistake("the walk begins at z alone: nothing of the guide is in it",
                 when=with_(start=lambda sch, guide, z, t: z)),
         Mistake("the walk begins at z alone: nothing of the guide is in it",
                 when=with_(start=lambda sch, guide, z, t: sch.scales(t, z)[1] * z)),
-        Mistake("the whole path is walked: it is entered at t0", when=with_(
+        Mistake("the whole path is walked: it must be entered at t0", when=with_(
             hops=lambda path, t0: list(path), start=lambda sch, guide, z, t: sch.noise(
                 guide, z, t))),
-        Mistake("the guide is noised to the beginning of the path: it is noised to t0",
+        Mistake("the guide is noised to the beginning of the path: it must be noised to t0",
                 when=gives(lambda eps, sch, guide, t0, path, z, noise: walk(
                     eps, sch, guide, t0, path, z, noise,
                     start=lambda sch, guide, z, t: sch.noise(guide, z, path[0])))),
@@ -478,7 +486,7 @@ MASKED = Exercise(
         Mistake("the kept part is put back at level t0 in every hop: its noise must fall with the "
                 "walk", when=gives(lambda eps, sch, guide, mask, t0, path, z, noise: masked_walk(
                     eps, sch, guide, mask, t0, path, z, noise, end=keep(mask, lambda t, s: t0)))),
-        Mistake("the kept part is put back with the noise of the hop: its noise is z, always",
+        Mistake("the kept part is put back with the noise of the hop: it must be z, always",
                 when=gives(other_noise)),
         Mistake("the mask's first axis met the colours: (b, h, w) needs an axis of length one for "
                 "the channels", when=gives(rows_of_mask)),
@@ -544,7 +552,7 @@ REPEATS = Exercise(
     public=repeat_cases, wanted=repeated, study=STUDY, tolerance=LOOSE, seconds=8,
     judge=exactly,
     mistakes=(
-        Mistake("every run begins at the guide: it begins at the result of the run before",
+        Mistake("every run begins at the guide: it must begin at the result of the run before",
                 when=repeats_with(start=lambda x, guide: guide)),
         Mistake("one run too few", when=repeats_with(runs=lambda K: range(K - 1))),
         Mistake("one run too few", when=repeats_with(runs=lambda K: range(1, K))),
@@ -562,7 +570,7 @@ REPEATS = Exercise(
         Mistake("the mask has no effect",
                 when=repeats_with(area=lambda mask, k: torch.ones_like(mask))),
         Mistake(SWAPPED, when=repeats_with(area=lambda mask, k: ~mask)),
-        Mistake("the runs are averaged: each goes on from the one before",
+        Mistake("the runs are averaged: each must go on from the one before",
                 when=gives(lambda *args: torch.stack([again(*args, start=lambda x, guide: guide,
                            runs=lambda K, k=k: [k]) for k in range(len(args[6]))]).mean(0))),
     ),
@@ -663,7 +671,8 @@ KID = Exercise(
                 "with itself out", loose),
         Mistake("each pair is counted once, but divided as if it were counted twice", halved),
         Mistake("the cross term belongs there twice", lambda a, b: kid(a, b, cross=1.0)),
-        Mistake("the cross term is added: it is taken off", lambda a, b: kid(a, b, cross=-2.0)),
+        Mistake("the cross term is added: it must be taken off",
+                lambda a, b: kid(a, b, cross=-2.0)),
         Mistake("the cross term is missing", lambda a, b: kid(a, b, cross=0.0)),
         Mistake("the inner product is not divided by the length n of a feature",
                 lambda a, b: kid(a, b, share=False)),
@@ -737,7 +746,7 @@ TRADEOFF = Exercise(
     public=curve_cases, wanted=curve, study=STUDY, seconds=8,
     tolerance={"float64": 1e-6, "float32": 1e-3},
     mistakes=(
-        Mistake("a level goes on where the one before it ended: each begins at the guides",
+        Mistake("a level goes on where the one before it ended: each must begin at the guides",
                 when=curves(carry=True)),
         Mistake("the two numbers of a row have changed places: the distance comes first",
                 when=lambda got, wanted, args: not close(got["rows"], wanted["rows"]) and close(
@@ -750,12 +759,12 @@ TRADEOFF = Exercise(
             far=lambda x, guides, noisy: float((x - guides).norm()))),
         Mistake("the distances of the pictures are averaged: one root over all values is asked for",
                 when=curves(far=mean_of_items)),
-        Mistake("the distance is that to the noised guides: it is that to the guides",
+        Mistake("the distance is that to the noised guides: it must be that to the guides",
                 when=curves(far=lambda x, guides, noisy: float((x - noisy).square().mean()) ** 0.5)
                 ),
-        Mistake("the realism is that of the guides: it is that of the results",
+        Mistake("the realism is that of the guides: it must be that of the results",
                 when=curves(real=lambda score, x, guides: score(guides))),
-        Mistake("the realism is that of the difference: it is that of the results",
+        Mistake("the realism is that of the difference: it must be that of the results",
                 when=curves(real=lambda score, x, guides: score(x - guides))),
         Mistake("every level has other noise: a fair comparison uses the same z and noise",
                 when=curves(draw=lambda noise, i: noise[i:])),

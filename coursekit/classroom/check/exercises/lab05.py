@@ -330,7 +330,7 @@ WALK = Exercise(
         Mistake("each step goes from t to t - 1: it must reach the next time of the path",
                 every_time),
         Mistake(NEIGHBOURS, along(to=old_sigma)),
-        Mistake("the walk begins at the noise: it begins at x",
+        Mistake("the walk begins at the noise: it must begin at x",
                 lambda e, sch, x, path, eta, noise: along()(e, sch, noise[0], path, eta, noise)),
         Mistake("fresh noise never enters: eta has no effect",
                 along(noise=lambda n: [0 * z for z in n])),
@@ -498,7 +498,7 @@ GRID = Exercise(
         Mistake("one flat list: a list of rows is asked for, one row for each eta",
                 when=lambda got, wanted, args: isinstance(got, list) and got
                 and not isinstance(got[0], list)),
-        Mistake("a cell goes on where the one before it ended: each begins at the same x",
+        Mistake("a cell goes on where the one before it ended: each must begin at the same x",
                 carried_on),
         Mistake("the noise is taken from its end: hop i takes noise[i]",
                 cells(noise=lambda n, S: n[-S:])),

@@ -29,8 +29,8 @@ SCHEMES = (
 )
 COSINE, LINEAR = named("schedule", name="cosine"), named("schedule", name="linear")
 LOOSE = {"float64": 1e-8, "float32": 5e-3}  # over a path
-SOURCE = ("the network is asked at the time where the hop begins: on the way up it is asked about "
-          "the old point at the target time")
+SOURCE = ("the network is asked at the time where the hop begins: on the way up, ask it about the "
+          "old point at the target time")
 AGAIN = "every hop begins at the first x again: each must go on from the last"
 LIST = "a list of states came back: only the last one is asked for"
 
@@ -75,6 +75,10 @@ def more_often(got: dict, wanted: dict, args: dict) -> bool:
 
 def listed(got: dict, wanted: dict, args: dict) -> bool:
     return isinstance(got["x"], list)
+
+
+def no_tuple(got: object, wanted: dict, args: dict) -> bool:
+    return got is not None and not isinstance(got, dict)
 
 
 OFTEN = Mistake("the network is asked more often than needed: keep its answer", when=more_often)
@@ -351,12 +355,12 @@ TRIP = Exercise(
     public=trip_cases, wanted=trip, tolerance=LOOSE, seconds=8,
     study=(*SCHEMES, "coursekit.classroom.metrics.psnr"),
     mistakes=(
-        Mistake("on the way down the network is asked where the hop ends: there x and its time are "
-                "both known, ask where it begins", when=returned(descent(
+        Mistake("on the way down the network is asked at the time where the hop ends: where it "
+                "begins, point and time are both known", when=returned(descent(
                     lambda eps, sch, x, t, s: climb(eps, sch, x, t, s, at=s)))),
         Mistake("at level zero there is nothing to ask: going up, ask at the target time; going "
                 "down, where the hop begins", raised="t = 0 is outside"),
-        Mistake("the way back begins at x: it begins at the code",
+        Mistake("the way back begins at x: it must begin at the code",
                 when=returned(lambda eps, sch, x, path, up: last(ddim(eps, sch, x, path)).x)),
         Mistake("on the way back the last hop is not taken",
                 when=returned(lambda eps, sch, x, path, up: last(ddim(eps, sch, up, path[:-1])).x)
@@ -403,10 +407,7 @@ TRIP = Exercise(
         Mistake("one number an item is asked for, shape (b,): all axes but the first are averaged",
                 when=measured(lambda x, back, up: decibels(x[None], back[None]).expand(len(x)))),
         Mistake(SOURCE, when=gives(over(at_source), "code")),
-        Mistake("three things are returned, in a tuple: code, back, psnr",
-                raised="values to unpack"),
-        Mistake("nothing is returned: is there a return at the end?",
-                raised="cannot unpack non-iterable NoneType"),
+        Mistake("three things are returned, in a tuple: code, back, psnr", when=no_tuple),
         OFTEN,
     ),
 )
@@ -500,8 +501,8 @@ SOLVE = Exercise(
                 when=gives(counted(lambda k: 1))),
         Mistake("one round too few is made on every hop", when=gives(counted(lambda k: k - 1))),
         Mistake("one round too many is made on every hop", when=gives(counted(lambda k: k + 1))),
-        Mistake("the first guess is x_s as it is, not scaled: with one full round this is plain "
-                "inversion", when=gives(scaled_first)),
+        Mistake("the first guess was scaled: it must be x_s as it is, so that one full round is "
+                "plain inversion", when=gives(scaled_first)),
         Mistake(SOURCE, when=gives(late)),
         Mistake(SOURCE, raised="t = 0 is outside"),
         Mistake(NOISY_FIRST, when=gives(tipped)), Mistake(NOISY_FIRST, when=backwards), DOWN,
@@ -616,7 +617,7 @@ TWINS = Exercise(
         Mistake("the blending came after the move, so it must be undone before it",
                 when=both(lambda eps, sch, x, y, s, t, p: unblend(*unmove(eps, sch, x, y, s, t),
                                                                   p))),
-        Mistake("x is freed first: y was moved last, so it is freed first",
+        Mistake("x is freed first: y was moved last, so y must be freed first",
                 when=both(undone(move=x_first))),
         Mistake("x is freed by what y shows now: it was moved by what y showed before y's own move",
                 when=both(undone(move=at_once))),
@@ -633,9 +634,7 @@ TWINS = Exercise(
         Mistake("the twins have changed places: x comes first",
                 when=lambda got, wanted, args: close((got["y"], got["x"]),
                                                      (wanted["x"], wanted["y"]))),
-        Mistake("two things are returned, in a tuple: x and y", raised="values to unpack"),
-        Mistake("nothing is returned: is there a return at the end?",
-                raised="cannot unpack non-iterable NoneType"),
+        Mistake("two things are returned, in a tuple: x and y", when=no_tuple),
         OFTEN,
     ),
 )
