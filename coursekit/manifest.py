@@ -14,6 +14,8 @@ from coursekit.images import whole
 
 WEIGHTS = Path(__file__).parent / "weights"
 OWN_FILES = ("model.safetensors", "config.json", "card.md")
+STEPS_ETA = "steps_eta.jsonl"  # what `coursekit bench steps_eta --json` printed for the weights
+MEASURED = (STEPS_ETA,)  # shipped with a folder of ours where it has them
 SHIPPED_SUFFIXES = (".json", ".md", ".safetensors", ".txt")
 
 
@@ -49,8 +51,9 @@ def verify(name: str) -> None:
 def freeze(folder: str | Path, name: str) -> Path:
     """Copies a finished model into `coursekit/weights/NAME` and enters it into the manifest.
 
-    For maintainers: training never writes into the package. A folder of ours gives OWN_FILES,
-    another one its files with SHIPPED_SUFFIXES; card.md is required. Returns the new folder.
+    For maintainers: training never writes into the package. A folder of ours gives OWN_FILES and
+    what it has of MEASURED, another one its files with SHIPPED_SUFFIXES; card.md is required.
+    The folder may be the shipped one itself, after a file was added. Returns the new folder.
     """
     folder, target = Path(folder), WEIGHTS / name
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
@@ -59,6 +62,7 @@ def freeze(folder: str | Path, name: str) -> Path:
         raise ValueError(f"folder='{folder}': there is no such folder")
     if "net" in read_json(folder / "config.json", missing_ok=True):
         files = [Path(file) for file in OWN_FILES]
+        files += [Path(file) for file in MEASURED if (folder / file).is_file()]
     else:
         found = [p.relative_to(folder) for p in _files(folder) if p.suffix in SHIPPED_SUFFIXES]
         files = sorted({*found, Path("card.md")})

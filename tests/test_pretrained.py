@@ -172,6 +172,21 @@ def test_freeze_replaces_and_cleans(shipped, folder):
     assert manifest._sums()["two"] == before["two"] and not (shipped / "one/old.txt").exists()
 
 
+def test_freeze_carries_a_measured_table_until_weights_come_without_one(shipped, folder):
+    (shipped / "one" / manifest.STEPS_ETA).write_text("{}\n")
+    with pytest.raises(ValueError, match="steps_eta.jsonl does not belong"):
+        pretrained.path("one")
+    manifest.freeze(shipped / "one", "one")  # in place, as a maintainer adds a file
+    assert manifest._sums()["one"].keys() == {*manifest.OWN_FILES, manifest.STEPS_ETA}
+    assert (pretrained.path("one") / manifest.STEPS_ETA).read_text() == "{}\n"
+    (shipped / "one" / manifest.STEPS_ETA).write_text("{} \n")
+    with pytest.raises(ValueError, match="steps_eta.jsonl is not the file"):
+        pretrained.path("one")
+    manifest.freeze(folder, "one")
+    assert manifest._sums()["one"].keys() == set(manifest.OWN_FILES)
+    assert not (pretrained.path("one") / manifest.STEPS_ETA).exists()
+
+
 def test_freeze_wants_a_card_and_a_plain_name(shipped, folder):
     (folder / "card.md").unlink()
     with pytest.raises(ValueError, match="no card.md"):
