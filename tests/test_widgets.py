@@ -449,3 +449,14 @@ def test_the_bench_reports_the_bar(monkeypatch):
     monkeypatch.setattr(bench, "PEERS", 2)
     row = next(bench.rows(seed=0, device="cpu"))
     assert row.unit == "ms" and row.n == 5 and "p95" in row.name and 0 < row.ours
+
+
+@pytest.mark.parametrize(("side", "factor"), [(16, 9), (64, 2), (100, 1)])
+def test_the_pixels_of_a_still_are_squares_of_one_size(side, factor):
+    values = torch.randint(0, 256, (3, side, side), generator=seeded(), dtype=torch.uint8)
+    figure = still("one", [[Picture("a\nb", images.from_uint8(values), "")]], "noise")
+    drawn = numpy.asarray(Image.open(io.BytesIO(figure.png)).convert("RGB"))
+    wanted = values.permute(1, 2, 0).repeat_interleave(factor, 0).repeat_interleave(factor, 1)
+    bottom, left = figure.height - 8, 4  # the gap below, half of it beside
+    size = side * factor
+    numpy.testing.assert_array_equal(drawn[bottom - size:bottom, left:left + size], wanted)

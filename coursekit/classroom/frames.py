@@ -24,7 +24,8 @@ from coursekit.classroom import show
 from coursekit.images import to_uint8
 
 SIDE = 176  # CSS pixels that a picture is about as wide as
-TOP, HEADING, GAP, PLOT = 28, 34, 8, 280  # pixels on a still: heights, and the gap
+TOP, LINE, GAP, PLOT = 28, 13, 8, 280  # pixels on a still: heights, and the gap
+STILL_SIDE, STILL_WIDTH = 144, 600  # pixels on a still: a picture at most, the whole at least
 INK, SPOT = "#222222", "#F0E442"
 
 
@@ -137,15 +138,15 @@ def still(
 
     alt  what there is to see, in words and numbers.
     """
-    columns = max(len(row) for row in rows)
-    width = max(600, 115 * columns)
-    side = min(145, width // columns) - GAP
-    height = TOP + len(rows) * (HEADING + side + GAP) + PLOT * (plot is not None)
+    side = _side(rows[0][0].image.width)
+    width = max(STILL_WIDTH, max(len(row) for row in rows) * (side + GAP))
+    headings = [GAP + LINE * max(p.heading.count("\n") + 1 for p in row) for row in rows]
+    height = TOP + sum(headings) + len(rows) * (side + GAP) + PLOT * (plot is not None)
     with show.style():
-        canvas = Canvas((width / show.DPI, height / show.DPI), dpi=show.DPI)
+        canvas, top = Canvas((width / show.DPI, height / show.DPI), dpi=show.DPI), height - TOP
         canvas.text(GAP / width, 1 - GAP / height, title, va="top", weight="bold")
-        for i, row in enumerate(rows):
-            below = height - TOP - i * (HEADING + side + GAP) - HEADING
+        for row, heading in zip(rows, headings, strict=True):
+            below, top = top - heading, top - heading - side - GAP
             for j, picture in enumerate(row):
                 left = GAP / 2 + j * (side + GAP)
                 pixels = picture.image.resize((side, side), Image.Resampling.NEAREST)
@@ -156,6 +157,11 @@ def still(
             at = (70 / width, 55 / height, 1 - 85 / width, (PLOT - 85) / height)
             plot.draw(canvas.add_axes(at))
         return show.finish(canvas, alt)
+
+
+def _side(pixels: int) -> int:
+    """What a picture so wide is shown as: whole multiples, or the squares would be uneven."""
+    return pixels * (STILL_SIDE // pixels) if pixels <= STILL_SIDE else STILL_SIDE
 
 
 def png(image: Image.Image) -> bytes:

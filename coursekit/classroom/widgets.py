@@ -96,7 +96,7 @@ class NoiseLevel(Explorer):
         return Frame([row], words, self._plots[which], (t, gap))
 
     def _static(self) -> Figure:
-        shown = spread(self._times[1:], 6)
+        shown = spread(self._times[1:], 4)
         errors = [f"{self._rmse[t][0]:.2f}" for t in shown]
         noisy = [Picture(f"x_t, t = {t}", self._noisy[t][0], "") for t in shown]
         found = [Picture(f"RMSE {e}", self._found[t][0], "")
@@ -178,7 +178,7 @@ class ElboTerms(Explorer):
         return f", weight {weight:.3g} in the bound and 1 in L_simple"
 
     def _static(self) -> Figure:
-        shown = spread(self._times, 6)
+        shown = spread(self._times, 5)
         row = [Picture(f"x_t, t = {t}\n{self._values['bound'][t][0]:.2g}", self._seen[t][0][0], "")
                for t in shown]
         plot = self._plots["bound", 0]
