@@ -8,7 +8,6 @@ without a bar. The share that is seen is measured on SEEN portraits and on all t
 from collections.abc import Callable, Iterator
 
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -96,6 +95,8 @@ def r2(said: Tensor, true: Tensor) -> float:
 def verification(judge: Judge, generator: torch.Generator, kept: tuple[str, ...],
                  device: str) -> float:
     """AUC of id_w: the same person against another of the same subject, all but `kept` redrawn."""
+    from sklearn.metrics import roc_auc_score  # it takes 1.5 s; `samples` needs only `blur`
+
     first, second, other = (portraits.sample(PAIRS, generator, device=device) for _ in range(3))
     same = {k: getattr(first, k) for k in ("subject", *kept)}
     second = fitting(second.replace(**same, **{k: getattr(first, k) for k in IDENTITY}))
