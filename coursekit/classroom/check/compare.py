@@ -66,9 +66,12 @@ def differ(got: Any, wanted: Any, tolerance: float, dtype: str, *, nan: bool = F
         name = place or "result"
         pairs = [(f"{name}[{i}]", *both) for i, both in enumerate(zip(got, wanted, strict=True))]
     elif isinstance(wanted, Mapping):
-        if type(got) is not dict or list(map(str, got)) != list(map(str, wanted)):
-            keys = ", ".join(map(str, got)) if type(got) is dict else kind(got)
-            return Difference(f"{at}came {keys}, wanted {', '.join(map(str, wanted))}")
+        if type(got) is not dict:  # the check's own observations have names of several words
+            names = ", ".join(name for name in map(str, wanted) if " " not in name)
+            return Difference(f"{at}came {kind(got)}, wanted {names}")
+        if list(map(str, got)) != list(map(str, wanted)):
+            return Difference(f"{at}came {', '.join(map(str, got))}, "
+                              f"wanted {', '.join(map(str, wanted))}")
         pairs = [(f"{place} {key}".strip(), got[key], wanted[key]) for key in wanted]
     else:
         raise TypeError(f"wanted: {kind(wanted)} cannot be compared")
