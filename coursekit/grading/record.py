@@ -154,3 +154,4 @@ class Mark:
     rule: str = ""
     overrides: tuple[Override, ...] = field(default_factory=tuple)
     problem: str = ""
+    submitted: datetime | None = None
