@@ -3,6 +3,7 @@
     load("portraits-ddpm")      shipped: checked against the manifest before anything is read
     load("./runs/mine")         a folder that `save` or diffusers' `save_pretrained` wrote
     load("google/ddpm-cat-256") a hub id, through diffusers' `from_pretrained`
+    load_latent("portraits-sd") text to image, likewise by name, folder or hub id
     path("portraits-ddpm")      the shipped folder, for libraries that load it themselves
 
 Our folder holds `model.safetensors` (fp16; float32 in memory), `config.json` and `card.md`:
@@ -26,10 +27,12 @@ from coursekit.images import whole
 from coursekit.manifest import names, path, read_json
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from coursekit.diffusion.predict import Eps
     from coursekit.diffusion.schedule import Schedule
+    from coursekit.nets.latent import Latent
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 NETS = {
@@ -37,7 +40,6 @@ NETS = {
     "unet": ("coursekit.nets.unet", "UNet"),
 }
 DIFFUSERS_NETS = ("UNet2DModel", "UNet2DConditionModel")
-DIFFUSERS_PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,21 @@ def load(source: str | Path, device: str = "cpu", *, schedule: Schedule | None =
     return loaded
 
 
+def load_latent(source: str | Path, device: str = "cpu",
+                dtype: torch.dtype | None = None) -> Latent:
+    """The text-to-image model that `source` names: Stable Diffusion 1, 2, XL, or ours.
+
+    dtype: float32 if None, float16 or bfloat16. ValueError as in `Latent.from_pretrained`.
+    """
+    check_device(device)
+    found = find(source)
+    import torch
+
+    from coursekit.nets.latent import Latent
+
+    return Latent.from_pretrained(found, device=device, dtype=dtype or torch.float32)
+
+
 def _load_own(folder: Path, schedule: Schedule | None, prediction: str | None) -> Loaded:
     import safetensors.torch
 
@@ -171,7 +188,8 @@ def _load_diffusers(source: Path | str, schedule: Schedule | None,
     parts = {k for k, v in index.items() if isinstance(v, (list, tuple)) and v[0]}
     if index and parts != {"unet", "scheduler"}:
         raise ValueError(f"'{source}' is a {index.get('_class_name')} of {', '.join(sorted(parts))}"
-                         ": accepted is a pipeline of a unet and a scheduler")
+                         ": accepted is a pipeline of a unet and a scheduler; text to image is "
+                         "read by load_latent")
     inside = {"subfolder": "unet"} if index else {}
     kind = _diffusers_config(diffusers.UNet2DModel, source, **inside).get("_class_name")
     if kind not in DIFFUSERS_NETS:
@@ -201,6 +219,7 @@ def _diffusers_config(kind: Any, source: Path | str, **inside: str) -> dict[str,
 def _diffusers_schedule(source: Path | str) -> tuple[Schedule, str]:
     import diffusers
 
+    from coursekit.diffusion.predict import DIFFUSERS_PREDICTIONS
     from coursekit.diffusion.schedule import Schedule
 
     page = _diffusers_config(diffusers.DDPMScheduler, source, subfolder="scheduler")

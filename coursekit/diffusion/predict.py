@@ -19,6 +19,7 @@ from torch import Tensor
 from coursekit.diffusion.schedule import Schedule
 
 PREDICTIONS = ("eps", "x0", "v")
+DIFFUSERS_PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 
 
 class Eps(Protocol):
@@ -102,18 +103,24 @@ def from_diffusers(
     """An Eps from a diffusers UNet2DModel or UNet2DConditionModel.
 
     conditions  passed on, e.g. encoder_hidden_states (b, tokens, width).
-    diffusers counts time 0..T-1: the shift to our 1..T happens here and nowhere else.
+    A network in fp16 or bf16 is given x in its own precision; all around it stays in x's.
     """
     check_prediction(prediction)
-    channels = unet.config.in_channels
+    channels, dtype = unet.config.in_channels, next(unet.parameters()).dtype
 
     def eps(x: Tensor, t: int) -> Tensor:
         if x.shape[1] != channels:
             raise ValueError(f"x: {x.shape[1]} channels, the network takes {channels}")
-        out = unet(x, _times(schedule, x, t) - 1, **conditions).sample
+        time = diffusers_time(_times(schedule, x, t))
+        out = unet(x.to(dtype), time, **conditions).sample
         return to_eps(schedule, prediction, out.to(x.dtype), x, t)
 
     return eps
+
+
+def diffusers_time(t: Tensor) -> Tensor:
+    """Our times 1..T as diffusers' networks count them, 0..T-1: the shift is here alone."""
+    return t - 1
 
 
 def _times(schedule: Schedule, x: Tensor, t: int) -> Tensor:
