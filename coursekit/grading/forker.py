@@ -152,11 +152,12 @@ def first(libc: ctypes.CDLL, job: dict, fds: list[int], tell: int, walled: bool,
 def enclose(libc: ctypes.CDLL, job: dict) -> None:
     """Own mounts, IPC and network: a /proc of this namespace alone, an empty /tmp with limits."""
     checked(libc.unshare(NEW_MOUNTS | NEW_IPC | NEW_NETWORK), "namespaces")
-    checked(libc.mount(None, b"/", None, ctypes.c_ulong(PRIVATE | RECURSIVE), None), "private mounts")
-    safe = NOSUID | NODEV
-    checked(libc.mount(b"proc", b"/proc", b"proc", ctypes.c_ulong(safe | NOEXEC), None), "/proc")
-    options = f"size={job['tmp']},nr_inodes={job['files']},mode=1777"
-    checked(libc.mount(b"tmpfs", b"/tmp", b"tmpfs", ctypes.c_ulong(safe), options.encode()), "/tmp")
+    options = f"size={job['tmp']},nr_inodes={job['files']},mode=1777".encode()
+    for source, place, kind, flags, said in (
+            (None, b"/", None, PRIVATE | RECURSIVE, None),
+            (b"proc", b"/proc", b"proc", NOSUID | NODEV | NOEXEC, None),
+            (b"tmpfs", b"/tmp", b"tmpfs", NOSUID | NODEV, options)):
+        checked(libc.mount(source, place, kind, ctypes.c_ulong(flags), said), f"mount of {place}")
 
 
 def become(libc: ctypes.CDLL, job: dict, fds: list[int], walled: bool) -> None:
@@ -194,7 +195,7 @@ def shed(libc: ctypes.CDLL) -> None:
 
 def bound(job: dict, walled: bool) -> None:
     """Limits that no process started from here can raise."""
-    limits = {"CORE": 0, "CPU": job["seconds"], "FSIZE": job["tmp"], "NOFILE": 256,
+    limits = {"CORE": 0, "CPU": job["seconds"], "FSIZE": job["tmp"], "NOFILE": 128,
               "MSGQUEUE": 0, "MEMLOCK": 0}
     if walled:  # elsewhere it would count all that the user runs
         limits["NPROC"] = job["processes"] + (0 if job["uid"] else OWN)

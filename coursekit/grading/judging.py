@@ -6,7 +6,14 @@ from collections.abc import Callable
 
 from coursekit.classroom.check.run import Outcome
 from coursekit.classroom.check.spec import Case, Exercise
-from coursekit.classroom.check.verdict import EXPLAINED, Report, Verdict, judge, repeats
+from coursekit.classroom.check.verdict import (
+    EXPLAINED,
+    UNSOLVED,
+    Report,
+    Verdict,
+    judge,
+    repeats,
+)
 from coursekit.grading.line import Ended
 from coursekit.grading.record import CaseResult, ExerciseResult
 from coursekit.grading.sitting import Cell, Odd, Sitting, scrub
@@ -114,12 +121,15 @@ def examine(sheet: Sheet, sitting: Sitting, seed: int) -> None:
 def judged(exercise: Exercise, case: Case, outcome: Outcome, *, explain: bool) -> Verdict:
     """The public check's judgement; whatever came, it is a verdict and no exception."""
     if isinstance(outcome, Odd) and outcome.kind == "value":
-        return Verdict(case.what, False, f"came {outcome.odd}: accepted are plain tensors, numbers, "
-                                         "words, lists, tuples and dicts")
+        return Verdict(case.what, False, f"came {outcome.odd}: accepted are plain tensors, "
+                                         "numbers, words, lists, tuples and dicts")
+    if outcome.kind == "not done":
+        return Verdict(case.what, False, UNSOLVED)
     try:
         return judge(exercise, case, outcome, explain=explain)
     except Exception as problem:  # a value so odd that comparing it fails is not what is wanted
-        return Verdict(case.what, False, f"what came cannot be compared ({type(problem).__name__})")
+        words = f"what came cannot be compared ({type(problem).__name__})"
+        return Verdict(case.what, False, words)
 
 
 def nature(outcome: Outcome) -> str:

@@ -11,6 +11,7 @@ import io
 import json
 import math
 import os
+import re
 import struct
 from typing import Any
 
@@ -24,7 +25,10 @@ LENGTHS = struct.Struct(">II")
 DEPTH, ITEMS, BITS = 16, 100_000, 4_096  # of nested values, of all values, of a whole number
 HEADER = 4 * 2**20  # bytes of a frame beside its blocks
 SCALARS = (bool, int, float, str, type(None))
-KINDS = "biufc"  # numpy's letters for numbers and truth values
+KINDS = "biufc"  # numpy's letters for truth values and numbers
+NPY = re.compile(  # the beginning of a .npy block, version 1.0, as it is written below
+    rb"\x93NUMPY\x01\x00..\{'descr': '([<|][%s]\d{1,2})', 'fortran_order': False, "
+    rb"'shape': \(((?:\d{1,15},? ?)*)\), \} *\n" % KINDS.encode(), re.DOTALL)
 
 
 class Unplain(TypeError):
@@ -62,7 +66,7 @@ class Encoder:
                              for k, v in value.items()]}
         if kind is Tensor:
             return self._tensor(value)
-        if kind is np.ndarray or isinstance(value, np.generic) and kind.__module__ == "numpy":
+        if kind is np.ndarray or kind in np.sctypeDict.values():
             return {"array" if kind is np.ndarray else "number": self._array(np.asarray(value))}
         if kind is Named:
             return {"named": [value.kind, self.encode(dict(value.numbers), depth + 1)]}
@@ -76,22 +80,23 @@ class Encoder:
         return value
 
     def _tensor(self, value: Tensor) -> dict[str, Any]:
-        dtype, shape = str(value.dtype).removeprefix("torch."), list(value.shape)
-        if value.layout is torch.strided and value.device.type == "cpu" and \
-                value.numel() * value.element_size() <= self.left:
-            try:
-                return {"tensor": self._array(value.detach().resolve_conj().resolve_neg().numpy())}
-            except (TypeError, RuntimeError, Unplain):  # a type of numbers that numpy has not
-                pass
-        return {"like": [dtype, shape]}
+        said = f"{value.dtype} tensor {tuple(value.shape)}".removeprefix("torch.")
+        if value.layout is not torch.strided or value.device.type != "cpu" or value.is_quantized:
+            raise Unplain(f"{said}, not a plain one")
+        if value.numel() * value.element_size() > self.left:
+            raise Unplain(f"{said}, larger than is accepted")
+        if value.dtype is torch.bfloat16:  # numpy has none
+            return {"half": list(value.shape)}
+        return {"tensor": self._array(value.detach().resolve_conj().resolve_neg().numpy())}
 
     def _array(self, value: np.ndarray) -> int:
-        if value.dtype.kind not in KINDS or value.dtype.itemsize > 16 or value.dtype.metadata:
+        longest = 16 if value.dtype.kind == "c" else 8
+        if value.dtype.kind not in KINDS or value.dtype.itemsize > longest:
             raise Unplain(f"array of {value.dtype}")
         self._take(value.nbytes)
         stream = io.BytesIO()
-        np.lib.format.write_array(stream, np.array(value, order="C"), version=(1, 0),
-                                  allow_pickle=False)
+        plain = np.array(value, value.dtype.newbyteorder("<"), order="C")
+        np.lib.format.write_array(stream, plain, version=(1, 0), allow_pickle=False)
         self.blocks.append(stream.getvalue())
         return len(self.blocks) - 1
 
@@ -107,7 +112,8 @@ def decode(tree: Any, blocks: list[bytes]) -> Any:
         return _value(tree, blocks, 0)
     except Broken:
         raise
-    except (ValueError, TypeError, LookupError, RuntimeError, AttributeError) as odd:
+    except (ValueError, TypeError, LookupError, RuntimeError, AttributeError,
+            ArithmeticError) as odd:
         raise Broken(f"no value: {type(odd).__name__}") from None
 
 
@@ -119,6 +125,8 @@ def _value(tree: Any, blocks: list[bytes], depth: int) -> Any:
             raise Broken("a list that says not what it is")
         return tree
     (kind, inside), = tree.items()
+    if kind in ("list", "tuple", "dict", "named", "half") and type(inside) is not list:
+        raise Broken("no list where one belongs")
     if kind in ("list", "tuple"):
         made = [_value(v, blocks, depth + 1) for v in inside]
         return made if kind == "list" else tuple(made)
@@ -126,33 +134,30 @@ def _value(tree: Any, blocks: list[bytes], depth: int) -> Any:
         return {_value(k, blocks, depth + 1): _value(v, blocks, depth + 1) for k, v in inside}
     if kind == "named":
         return Named(str(inside[0]), _value(inside[1], blocks, depth + 1))
-    if kind == "like":
-        return _like(*inside)
+    if kind == "half":  # no answer is wanted like this: only its kind can matter
+        return torch.zeros(bounded(inside), dtype=torch.bfloat16)
     if kind not in ("tensor", "array", "number") or type(inside) is not int or inside < 0:
         raise Broken("a kind of value that nobody knows")
     array = unpacked(blocks[inside])
     return torch.from_numpy(array) if kind == "tensor" else array[()] if kind == "number" else array
 
 
-def _like(dtype: str, shape: list[int]) -> Tensor:
-    """A tensor without values, of a dtype and shape: for words, and never equal to anything."""
-    kind = getattr(torch, dtype)
-    if not isinstance(kind, torch.dtype):
-        raise Broken("no dtype")
-    return torch.empty([int(n) for n in shape[:DEPTH]], dtype=kind, device="meta")
+def bounded(shape: list[int]) -> list[int]:
+    """The shape, if it is one of no more values than a frame could hold."""
+    if any(type(n) is not int or n < 0 for n in shape) or math.prod(shape) > HEADER:
+        raise Broken("no shape")
+    return shape
 
 
 def unpacked(block: bytes) -> np.ndarray:
     """The array of a .npy block; Broken unless it is plain numbers and exactly as long as said."""
-    stream = io.BytesIO(block)
-    if np.lib.format.read_magic(stream) != (1, 0):
-        raise Broken("no block of this kind")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    if dtype.kind not in KINDS or dtype.hasobject or fortran or min(shape, default=0) < 0:
+    found = NPY.match(block)
+    if not found or found.end() != 10 + int.from_bytes(block[8:10], "little"):
         raise Broken("no plain array")
-    if math.prod(shape) * dtype.itemsize != len(block) - stream.tell():
+    dtype, shape = np.dtype(found[1].decode()), [int(n) for n in found[2].split(b",") if n.strip()]
+    if math.prod(shape) * dtype.itemsize != len(block) - found.end():
         raise Broken("an array of another length")
-    return np.frombuffer(block, dtype, offset=stream.tell()).reshape(shape).copy()
+    return np.frombuffer(block, dtype, offset=found.end()).reshape(shape).copy()
 
 
 def encode_case(case: Case) -> tuple[dict[str, Any], list[bytes]]:

@@ -123,7 +123,8 @@ class Sandbox:
             self.process = subprocess.Popen(
                 args, pass_fds=(theirs.fileno(), *fds), stdin=subprocess.DEVNULL,
                 env=view.environment() if unsafe else {"PATH": os.defpath}, cwd="/",
-                stdout=self._words, stderr=self._words)
+                stdout=self._words, stderr=self._words,
+                start_new_session=True)  # Ctrl-C is for those who can say what they stopped
         try:
             self._await()
         except BaseException:
@@ -151,7 +152,7 @@ class Sandbox:
         return not self.broken and self.process.poll() is None
 
     def begin(self, limits: Limits, fds: list[int]) -> None:
-        """Have a worker forked that reads requests from fds[0], answers to fds[1], talks to fds[2]."""
+        """Have a worker forked: requests come by fds[0], answers go by fds[1], talk by fds[2]."""
         job = {"uid": self.uid, "tmp": limits.tmp, "files": limits.files,
                "processes": limits.processes, "memory": limits.memory,
                "seconds": int(limits.seconds * (limits.threads + 1)) + 1}
@@ -172,7 +173,7 @@ class Sandbox:
         """End everything inside: bubblewrap's death is that of its namespace."""
         self.broken = True
         self.control.close()
-        if not self.unsafe:  # the forker's own way to end is for those who have no namespace
+        if not self.unsafe and self.process.poll() is None:  # else the forker ends its worker
             for pid in children(self.process.pid):
                 with suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
@@ -202,8 +203,10 @@ def lent(*, unsafe: bool = False) -> Iterator[Sandbox]:
         mine = next((s for s in _idle if s.unsafe == unsafe), None)
         if mine is not None:
             _idle.remove(mine)
-    if mine is None or not mine.usable:
-        mine = Sandbox(unsafe=unsafe)
+    if mine is not None and not mine.usable:
+        mine.close()
+        mine = None
+    mine = mine or Sandbox(unsafe=unsafe)
     try:
         yield mine
     finally:

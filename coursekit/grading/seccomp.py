@@ -1,9 +1,9 @@
 """A filter of system calls for the process that runs answers: what no answer needs is refused.
 
 Namespaces hide what is outside; this keeps the doors of the kernel itself shut: no new namespaces
-(which would give rights inside them), no tracing, no keyrings, no sockets of odd families (vsock
-knows no network namespace). The calls are refused with an error, so that a library that tries goes
-on without.
+(which would give rights inside them), no tracing, no keyrings, no memory that belongs to no process
+and is counted nowhere, no sockets of odd families (vsock knows no network namespace). The calls are
+refused with an error, so that a library that tries goes on without.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ REFUSED = {
     "fsopen": (430, 430), "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433),
     "mount_setattr": (442, 442), "open_by_handle_at": (304, 265), "name_to_handle_at": (303, 264),
     "keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218),
+    "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194),
+    "msgget": (68, 186), "semget": (64, 190),
     "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282),
     "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
     "init_module": (175, 105), "finit_module": (313, 273), "delete_module": (176, 106),

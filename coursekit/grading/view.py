@@ -59,6 +59,7 @@ def arguments() -> list[str]:
     found += ["--die-with-parent", "--new-session", "--clearenv", "--hostname", "answers"]
     for name, value in environment().items():
         found += ["--setenv", name, value]
+    found += ["--cap-drop", "ALL"]
     for name in CAPABILITIES:
         found += ["--cap-add", name]
     for folder in folders([*shown, PACKAGE, Path("/dev/null")]):

@@ -31,7 +31,7 @@ from coursekit.grading.protocol import Encoder, Unplain
 USED = ("coursekit.classroom.show", "coursekit.nets.unet", "coursekit.portraits",
         "coursekit.pretrained")  # by the setup cells of labs and by known.py
 MAGIC = re.compile(r"^(\s*)(?:[%!?].*|.*\?\s*)$")
-PLACES = (20, 200)  # where the pipes end up among the descriptors
+PLACES = (20, 120)  # where the pipes end up among the descriptors
 
 
 def prepare() -> None:
@@ -103,7 +103,7 @@ class Desk:
         except TooLong:
             kind = "too long"
         except SyntaxError as problem:
-            kind, words = "raised", f"{type(problem).__name__}: {problem.msg}, line {problem.lineno}"
+            kind, words = "raised", f"SyntaxError: {problem.msg}, line {problem.lineno}"
         except BaseException as problem:  # a cell may raise anything, SystemExit too
             kind, words = "raised", said(problem, id)
         after = self.space.get(name, self)
