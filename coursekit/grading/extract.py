@@ -9,7 +9,7 @@ the command that converts them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -73,10 +73,12 @@ def answers(content: bytes, lab: str) -> Extracted:
         else:
             result.sources[e.id] = cells[0].source
             found += [words] if words else []
-    found += oddities(theirs, given)
+    return replace(result, found=_short(found + oddities(theirs, given)))
+
+
+def _short(found: list[str]) -> tuple[str, ...]:
     more = len(found) - SAID
-    found[SAID:] = [f"and {more:,} more lines like these"] if more > 0 else []
-    return Extracted(result.sources, result.missing, result.ambiguous, tuple(found))
+    return (*found[:SAID], f"and {more:,} more lines like these") if more > 0 else tuple(found)
 
 
 @cache

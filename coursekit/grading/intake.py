@@ -67,8 +67,7 @@ def submissions(path: Path, lab: str, *, roster: Iterable[str] | None = None,
     except BaseException:
         closing.close()
         raise
-    reader = _Reader(lab, layout, _stamps(found, layout), say)
-    return Submissions(closing, reader, students, called)
+    return Submissions(closing, _Reader(lab, layout, _stamps(found, layout), say), students, called)
 
 
 def _each(closing: ExitStack, reader: _Reader, students: dict[str, Pieces],

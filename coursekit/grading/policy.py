@@ -85,7 +85,8 @@ def settle(hand_in: HandIn, record: Record | None, policy: Policy, lab: str,
     total, of = sum(points.values()), sum(most.values())
     lateness, taken, rule = _lateness(hand_in, policy, Decimal(total), of)
     return Mark(hand_in.student, hand_in.source, record, float(raw), _rounded(total - taken), of,
-                lateness, rule, applied, hand_in.problem or _open(record, applied))
+                lateness, rule, applied, hand_in.problem or _open(record, applied),
+                hand_in.submitted)
 
 
 def _open(record: Record | None, applied: tuple[Override, ...]) -> str:

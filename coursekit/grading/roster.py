@@ -39,8 +39,12 @@ def read(path: Path) -> dict[str, str]:
         said = f"has the column {shown(wrong[0])}" if wrong else "has no column 'student'"
         raise ValueError(f"'{path}' {said}: its first line must name the columns, accepted are "
                          f"{', '.join(COLUMNS)}")
+    return _rows(path, head, lines[1:])
+
+
+def _rows(path: Path, head: list[str], lines: list[list[str]]) -> dict[str, str]:
     found = {}
-    for number, line in enumerate(lines[1:], 2):
+    for number, line in enumerate(lines, 2):
         if any(cell.strip() for cell in line):
             student, extension = _row(line, head, f"'{path}', line {number}")
             if student in found:
