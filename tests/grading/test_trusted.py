@@ -1,7 +1,7 @@
 """From bytes to a record: verdicts and points, the same every time, and honest answers get all.
 
-`COURSEKIT_HONEST=5 pytest tests/grading/test_trusted.py -k honest` grades some 300 honest notebooks:
-five seeds, one and two threads; a plain run takes one seed.
+`COURSEKIT_HONEST=5 pytest tests/grading/test_trusted.py -k honest` grades some 300 honest
+notebooks: five seeds, one and two threads; a plain run takes one seed.
 """
 
 import itertools
@@ -215,8 +215,8 @@ def test_nothing_handed_in_is_no_work(monkeypatch):
 
 def test_hidden_numbers_hang_on_the_key_and_on_the_submission():
     names = ("a|", "b|", "a|v1")
-    seen = {trusted.seeds(key, name)[0] for key in (KEY, b"another key, not this") for name in names}
-    assert len(seen) == 6
+    other = b"another key, not this"
+    assert len({trusted.seeds(key, name)[0] for key in (KEY, other) for name in names}) == 6
     assert trusted.seeds(KEY, "a|") == trusted.seeds(KEY, "a|")
 
 
