@@ -7,7 +7,7 @@ import os
 @functools.cache
 def found():
     for folder, folders, files in os.walk("/"):
-        folders[:] = [f for f in folders if f not in ("proc", "site-packages")]
+        folders[:] = [f for f in folders if f not in ("proc", "lib", "include", "share")]
         names = set(folders) | set(files)
         if names & {"solutions", ".git", "mutants", "lab05.ipynb", "judging.py", "trusted.py"}:
             return True
