@@ -64,7 +64,8 @@ def freeze(folder: str | Path, name: str) -> Path:
         files = [Path(file) for file in OWN_FILES]
         files += [Path(file) for file in MEASURED if (folder / file).is_file()]
     else:
-        found = [p.relative_to(folder) for p in _files(folder) if p.suffix in SHIPPED_SUFFIXES]
+        found = [p.relative_to(folder) for p in _files(folder)
+                 if p.suffix in SHIPPED_SUFFIXES and p.name != "log.txt"]
         files = sorted({*found, Path("card.md")})
     for file in files:
         if not (folder / file).is_file():

@@ -4,6 +4,7 @@
     load("./runs/mine")         a folder that `save` or diffusers' `save_pretrained` wrote
     load("google/ddpm-cat-256") a hub id, through diffusers' `from_pretrained`
     load_latent("portraits-sd") text to image, likewise by name, folder or hub id
+    load("portraits-clip")      an open_clip folder: its net is a `nets.clip.Clip`
     path("portraits-ddpm")      the shipped folder, for libraries that load it themselves
 
 Our folder holds `model.safetensors` (fp16; float32 in memory), `config.json` and `card.md`:
@@ -28,7 +29,7 @@ from coursekit.manifest import names, path, read_json
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
     from coursekit.diffusion.predict import Eps
     from coursekit.diffusion.schedule import Schedule
@@ -39,6 +40,7 @@ NETS = {
     "judge": ("coursekit.nets.judge", "Judge"),
     "unet": ("coursekit.nets.unet", "UNet"),
 }
+OPEN_CLIP = "open_clip_config.json"  # a folder with this file holds an open_clip model
 DIFFUSERS_NETS = ("UNet2DModel", "UNet2DConditionModel")
 
 
@@ -121,7 +123,12 @@ def load(source: str | Path, device: str = "cpu", *, schedule: Schedule | None =
     """
     check_device(device)
     found = find(source)
-    if isinstance(found, Path) and "net" in read_json(found / "config.json", missing_ok=True):
+    if isinstance(found, Path) and (found / OPEN_CLIP).is_file():
+        _refuse_given(found, schedule, prediction)
+        from coursekit.nets.clip import load as load_clip
+
+        loaded = Loaded(load_clip(found), None, None, found)
+    elif isinstance(found, Path) and "net" in read_json(found / "config.json", missing_ok=True):
         loaded = _load_own(found, schedule, prediction)
     else:
         loaded = _load_diffusers(found, schedule, prediction)
@@ -256,18 +263,24 @@ def save(folder: str | Path, net: nn.Module, config: dict[str, Any],
     if not kinds:
         raise TypeError(f"net is a {type(net).__name__}: accepted are "
                         f"{', '.join(name for _, name in NETS.values())}")
-    state = {}
-    for key, value in net.state_dict().items():
-        small = value.detach().cpu().contiguous()
-        state[key] = small.half() if small.is_floating_point() else small
-        if not state[key].isfinite().all():
-            raise ValueError(f"net.{key} holds values that fp16 cannot: accepted is +-65504")
+    state = halved(net)
     page = {"net": kinds[0], "config": config,
             "schedule": schedule and schedule.to_config(), "prediction": prediction}
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "model.safetensors", safetensors.torch.save(state))
     _write(folder / "config.json", (json.dumps(page, indent=2) + "\n").encode())
     return folder
+
+
+def halved(net: nn.Module) -> dict[str, Tensor]:
+    """The state of a network in fp16 on the CPU; ValueError for a weight that does not fit."""
+    state = {}
+    for key, value in net.state_dict().items():
+        small = value.detach().cpu().contiguous()
+        state[key] = small.half() if small.is_floating_point() else small
+        if not state[key].isfinite().all():
+            raise ValueError(f"net.{key} holds values that fp16 cannot: accepted is +-65504")
+    return state
 
 
 def _write(file: Path, content: bytes) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .attributes import HUMANS, Portraits
+from .attributes import CATEGORICAL, HUMANS, Portraits
 
 # Each phrase carries its own connecting words, so that naming one thing never changes how
 # another is named; all nouns and adjectives begin with a consonant, so that "a" always fits.
@@ -64,6 +64,10 @@ _HUES = {"red": 0.04, "orange": 0.12, "yellow": 0.20, "green": 0.44, "teal": 0.5
 _ORDER = ("style", "age", "smile", "subject", "hair", "beard", "eyes", "mouth", "glasses",
           "earrings", "hat", "clothes", "background")  # fmt: skip
 _NAMES = {"hair": ("hair_style", "hair_colour")}
+_GARMENTS = ("shirt", "sweater")
+_ADULT = {"girl": "woman", "boy": "man"}
+NAMED = tuple(name for topic in _ORDER for name in _NAMES.get(topic, (topic,)))
+"""The attributes that captions name, in the order in which they do."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,31 @@ def recaption(captions: Sequence[Caption], edited: Portraits, *changed: str) -> 
     ]
 
 
+def phrases(attribute: str) -> dict[str, tuple[str, ...]]:
+    """How captions name each value of an attribute in NAMED: {value: phrases}.
+
+    A value that is never named, e.g. glasses "none", has no phrases. The values of "age" are
+    "young" and "old", those of "smile" are "happy" and "sad"; a girl is a woman here and a boy a
+    man. The captions of a bronze leave out the colour of its hair.
+    """
+    if attribute in _NAMES["hair"]:
+        rows = [{"subject": "woman", "style": "photo", "hat": "none", "hair_style": style,
+                 "hair_colour": colour} for style in CATEGORICAL["hair_style"]
+                for colour in CATEGORICAL["hair_colour"]]
+        named = [(row[attribute], " ".join(w for w, _ in _hair(row))) for row in rows]
+    elif attribute == "clothes":
+        named = [(colour, f"in a {colour} {noun}") for colour in CATEGORICAL["clothes"]
+                 for noun in _GARMENTS]
+    elif attribute in NAMED:
+        named = [(_ADULT.get(kind, kind), text.format(hue))
+                 for kind, texts in _SYNONYMS[attribute].items() for text in texts
+                 for hue in (_HUES if "{}" in text else ("",))]
+    else:
+        raise ValueError(f"no caption names {attribute!r}; captions name {', '.join(NAMED)}")
+    values = CATEGORICAL.get(attribute) or tuple(_SYNONYMS[attribute])
+    return {v: tuple(text for kind, text in named if kind == v and text) for v in values}
+
+
 def _compose(row: dict, mentions: frozenset[str], choice: tuple[int, ...]) -> Caption:
     words: list[tuple[str, str | None]] = []
     for topic, pick in zip(_ORDER, choice, strict=True):
@@ -146,7 +175,7 @@ def _phrase(topic: str, row: dict, pick: int) -> list[tuple[str, str | None]]:
     if topic == "clothes":
         if row["style"] == "bronze":
             return []
-        noun = ("shirt", "sweater")[pick]
+        noun = _GARMENTS[pick]
         return [("in", None), ("a", None), (row["clothes"], "clothes"), (noun, None)]
     kind = _kind(topic, row)
     if kind is None:

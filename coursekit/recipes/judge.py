@@ -15,13 +15,14 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from coursekit import images, portraits, pretrained
@@ -224,10 +225,16 @@ def worn(x: Tensor, generator: torch.Generator) -> Tensor:
 # ---- the fit --------------------------------------------------------------------------------
 
 
-def fit(out: Path, net: Judge, renders: Renders, *, steps: int, resume: bool, device: str,
-        seconds: float | None) -> Iterator[Progress]:
-    """AdamW with one cycle of the learning rate, which follows the clock where that is ahead."""
-    optimiser = torch.optim.AdamW(net.parameters(), lr=LR, betas=(0.9, 0.99), weight_decay=DECAY,
+def fit(out: Path, net: nn.Module, renders: Callable[[int], Any], *, steps: int, resume: bool,
+        device: str, seconds: float | None, lr: float = LR,
+        loss_of: Callable[..., Tensor] | None = None,
+        leave: Callable[..., None] | None = None) -> Iterator[Progress]:
+    """AdamW with one cycle of the learning rate, which follows the clock where that is ahead.
+
+    loss_of and leave stand in for `objective` and `export` where another network is trained.
+    """
+    loss_of, leave = loss_of or objective, leave or export
+    optimiser = torch.optim.AdamW(net.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=DECAY,
                                   fused=True)
     checkpoint, done = out / "checkpoint.pt", {"step": 0, "seconds": 0.0}
     if resume and checkpoint.exists():
@@ -242,15 +249,15 @@ def fit(out: Path, net: Judge, renders: Renders, *, steps: int, resume: bool, de
             begun = time.perf_counter()
             share = max(done["step"] / steps, done["seconds"] / seconds if seconds else 0.0)
             for group in optimiser.param_groups:
-                group["lr"] = LR * cycle(share)
+                group["lr"] = lr * cycle(share)
             updating = True  # batch norm changes with the first layer: no checkpoint until the end
-            loss = objective(net, renders(done["step"] * ranks + rank), device, dtype)
+            loss = loss_of(net, renders(done["step"] * ranks + rank), device, dtype)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             # The clock is averaged with the gradients: all must stop after the same update.
             said, took = agree(net, loss.detach(), time.perf_counter() - begun, ranks)
             if not math.isfinite(said):
-                raise FloatingPointError(f"loss is {said} at step {done['step']}: lr {LR} is high")
+                raise FloatingPointError(f"loss is {said} at step {done['step']}: lr {lr} is high")
             optimiser.step()
             done = {"step": done["step"] + 1, "seconds": done["seconds"] + took}
             updating = False
@@ -261,6 +268,7 @@ def fit(out: Path, net: Judge, renders: Renders, *, steps: int, resume: bool, de
                 logged = done["seconds"]
             if rank == 0 and done["seconds"] - saved > SAVE_SECONDS:
                 save(checkpoint, net, optimiser, done)
+                leave(out, net, done, renders, device, ranks)
                 saved = done["seconds"]
             yield progress
     except (KeyboardInterrupt, GeneratorExit):
@@ -270,10 +278,10 @@ def fit(out: Path, net: Judge, renders: Renders, *, steps: int, resume: bool, de
     if rank == 0 and progress is not None:
         log(out, progress)
         save(checkpoint, net, optimiser, done)
-        export(out, net, done, renders, device, ranks)
+        leave(out, net, done, renders, device, ranks)
 
 
-def agree(net: Judge, loss: Tensor, took: float, ranks: int) -> tuple[float, float]:
+def agree(net: nn.Module, loss: Tensor, took: float, ranks: int) -> tuple[float, float]:
     """Averages gradients, loss and seconds over all processes; gives the last two."""
     if ranks == 1:
         return float(loss), took
@@ -325,12 +333,12 @@ def likelihood(reading: Reading, values: Tensor) -> Tensor:
 # ---- what is written ------------------------------------------------------------------------
 
 
-def save(file: Path, net: Judge, optimiser: torch.optim.Optimizer, done: dict) -> None:
+def save(file: Path, net: nn.Module, optimiser: torch.optim.Optimizer, done: dict) -> None:
     with images.whole(file) as part:
         torch.save({"net": net.state_dict(), "optimiser": optimiser.state_dict(), **done}, part)
 
 
-def restore(file: Path, net: Judge, optimiser: torch.optim.Optimizer) -> dict:
+def restore(file: Path, net: nn.Module, optimiser: torch.optim.Optimizer) -> dict:
     try:
         saved = torch.load(file, map_location="cpu", weights_only=True)
         net.load_state_dict(saved["net"])

@@ -1,0 +1,312 @@
+"""A CLIP of the Portraits world: open_clip's own classes and loss, 64x64 pixels, captions.
+
+The set is squares of four renders, drawn once into the cache folder: a portrait, the same with one
+attribute changed, with another, and with both. Their captions follow one plan and differ in exactly
+the words of what was changed, so that every picture meets its hardest wrong captions in its own
+batch. A change that shows in few pixels makes no square. Each square has four plans, which name
+0 to 3 things besides; mirrored copies say the same, as no caption speaks of left and right; weak
+noise and blur keep the network from leaning on film grain. Batch k depends on the seed and k alone.
+
+Several processes share the work under `torchrun`, each with negatives of its own.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor, nn
+
+from coursekit import images, portraits, pretrained
+from coursekit.nets.clip import CONFIG, Clip
+from coursekit.portraits import CATEGORICAL, CONTINUOUS, Portraits, captions, truth
+from coursekit.recipes import _words, cache_folder, fresh, judge, write_pictures
+from coursekit.recipes.judge import Progress
+
+NAME = "portraits-clip"
+SQUARES, SHARDS, DATA_SEED = 2048, 16, 3
+PLANS = (0, 1, 2, 3)  # things a caption names besides what was changed
+SHOWN, THRESHOLD = 12, 0.08  # pixels that a change must move by more than this in a channel
+BATCH, STEPS, LR = 64, 12_000, 1e-3
+VISION = {"image_size": 64, "layers": [1, 2, 2, 1], "width": 24, "head_width": 64}
+TEXT = {"width": 128, "heads": 4, "layers": 3}
+TINY = {"vision": VISION | {"layers": [1, 1, 1, 1], "width": 4, "head_width": 32}, "squares": 6,
+        "text": {"width": 16, "heads": 2, "layers": 1}, "shards": 2, "batch": 8, "steps": 20}
+TOP_SCALE = math.log(100)  # of the logits, as in Radford et al. 2021
+WEIGHTS = "open_clip_model.safetensors"
+
+
+def run(out: Path, *, data: Path | None = None, steps: int | None = None,
+        minutes: float | None = None, start: str | None = None, resume: bool = True,
+        device: str = "cpu", seed: int = 0, tiny: bool = False) -> Iterator[Progress]:
+    """Trains it in `out`; arguments as in `coursekit.recipes`. data is refused: it is rendered."""
+    if data is not None:
+        raise ValueError(f"data='{data}': {NAME} renders its own pictures; leave it out")
+    squares, shards, batch = (TINY["squares"], TINY["shards"], TINY["batch"]) if tiny else (
+        SQUARES, SHARDS, BATCH)
+    net = begin(start, config(tiny), seed)
+    folder = cache_folder() / f"clip-{squares}x{shards}-{stamp()}"
+    ranks, rank = judge.gather(device)
+    if rank == 0:
+        yield from draw(folder, squares, shards, device)
+    if ranks > 1:
+        torch.distributed.barrier()
+    out.mkdir(parents=True, exist_ok=True)
+    if rank == 0:
+        describe(out, config(tiny))
+    steps = steps or (10**9 if minutes else TINY["steps"] if tiny else STEPS)
+    yield from judge.fit(out, net.to(device, memory_format=torch.channels_last),
+                         Squares(folder, shards, batch // ranks, seed), steps=steps, resume=resume,
+                         device=device, seconds=60 * minutes if minutes else None, lr=LR,
+                         loss_of=objective, leave=export)
+
+
+def config(tiny: bool = False) -> dict[str, Any]:
+    """What open_clip builds the network from: `model_cfg` of open_clip_config.json."""
+    text = TINY["text"] if tiny else TEXT
+    return {"embed_dim": 16 if tiny else 128, "vision_cfg": TINY["vision"] if tiny else VISION,
+            "text_cfg": {"context_length": _words.CONTEXT, "vocab_size": _words.SIZE,
+                         "hf_tokenizer_name": NAME, **text}}
+
+
+def begin(start: str | None, wanted: dict[str, Any], seed: int) -> nn.Module:
+    """A fresh network, or the weights that `start` names if they are of the same shape."""
+    import open_clip  # a machine without it can still list the recipes
+
+    net = fresh(open_clip.CLIP, wanted, seed)
+    if start is not None:
+        old = pretrained.load(start).net
+        state = old.model.state_dict() if isinstance(old, Clip) else {}
+        if {k: v.shape for k, v in state.items()} != {
+                k: v.shape for k, v in net.state_dict().items()}:
+            raise ValueError(f"start='{start}' is a {type(old).__name__} of another shape: "
+                             f"accepted is a model of the recipe {NAME}")
+        net.load_state_dict(state)
+    return net
+
+
+# ---- the set --------------------------------------------------------------------------------
+
+
+def stamp() -> str:
+    """Eight letters that change with the world, its captions and its words."""
+    sources = (captions.__file__, _words.__file__)
+    content = b"".join(Path(file).read_bytes() for file in sources)
+    return hashlib.sha256(judge.world().encode() + content).hexdigest()[:8]
+
+
+def draw(folder: Path, squares: int, shards: int, device: str) -> Iterator[Progress]:
+    """Draws what is missing of the set: NNN.npy with pictures, NNN.tokens.npy with captions."""
+    begun, drawn = time.perf_counter(), 0
+    words = _words.tokenizer()
+    for k in range(shards):
+        file = folder / f"{k:03d}.tokens.npy"
+        if file.exists():  # written last
+            continue
+        told: list[Tensor] = []
+        chunks = shard(k, squares, words, device, told)
+        for _ in write_pictures(folder / f"{k:03d}.npy", 64, chunks, least=4 * squares):
+            drawn += 4 * len(told[-1])
+            seconds = time.perf_counter() - begun
+            yield Progress(0, 1, drawn, math.nan, seconds, drawn / seconds)
+        with images.whole(file) as part, part.open("wb") as stream:
+            numpy.save(stream, torch.cat(told).short().numpy())
+
+
+def shard(k: int, squares: int, words: Any, device: str, told: list[Tensor]) -> Iterator[Tensor]:
+    """Pictures (4 m, 3, 64, 64) until there are enough; told grows by tokens (m, plans, 4, n)."""
+    generator = torch.Generator().manual_seed(DATA_SEED * 1_000_003 + k)
+    done = 0
+    while done < squares:
+        people, changed = propose(min(128, squares), generator)
+        plain = tell(people, changed, PLANS[0], generator)
+        keep = [i for i, four in enumerate(plain) if len(set(four)) == 4]
+        if not keep:
+            continue
+        people, changed = people[corners(keep)], [changed[i] for i in keep]
+        x = portraits.render(people.to(device)).cpu()
+        keep = visible(x).nonzero()[:, 0].tolist()[: squares - done]
+        if not keep:
+            continue
+        people, changed = people[corners(keep)], [changed[i] for i in keep]
+        plans = [tell(people, changed, details, generator) for details in PLANS]
+        texts = [text for square in zip(*plans, strict=True) for four in square for text in four]
+        tokens = words(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        told.append(tokens.view(len(keep), len(PLANS), 4, -1))
+        done += len(keep)
+        yield x[corners(keep)]
+
+
+def corners(squares: list[int]) -> Tensor:
+    """The rows of some squares' pictures."""
+    return (4 * torch.tensor(squares)[:, None] + torch.arange(4)).flatten()
+
+
+def propose(n: int, generator: torch.Generator) -> tuple[Portraits, list[tuple[str, str]]]:
+    """n squares (4 n records: plain, first, second, both) and the two attributes of each."""
+    picks = torch.multinomial(torch.ones(n, len(captions.NAMED)), 2, generator=generator)  # n 2
+    p = suited(portraits.sample(n, generator), picks, generator)
+    columns = {}
+    for k, name in enumerate(captions.NAMED):
+        old, new = getattr(p, name), moved(p, name, generator)
+        first, second = (picks == k).unbind(1)
+        changes = torch.stack([torch.zeros_like(first), first, second, first | second], 1)
+        columns[name] = torch.where(changes, new[:, None], old[:, None]).flatten()  # 4 n
+    people = p[torch.arange(n).repeat_interleave(4)].replace(**columns)
+    human, man = people.where("subject", "woman", "man"), people.where("subject", "man")
+    people = people.replace(hair_style=people.hair_style * human,
+                            beard=people.beard * man * (people.age > 0.3))
+    names = [captions.NAMED[k] for k in picks.flatten().tolist()]
+    return people, list(zip(names[::2], names[1::2], strict=True))
+
+
+def suited(p: Portraits, picks: Tensor, generator: torch.Generator) -> Portraits:
+    """Someone with hair where hair is to change, a grown man where a beard is."""
+    def picked(name: str) -> Tensor:
+        return (picks == captions.NAMED.index(name)).any(1)
+
+    hair, beard = picked("hair_style") | picked("hair_colour"), picked("beard")
+    bare = hair & (p.hair_style == 0)
+    style = torch.randint(1, len(CATEGORICAL["hair_style"]), (len(p),), generator=generator)
+    subject = torch.where(hair & ~p.where("subject", "woman", "man"), p.seed % 2, p.subject)
+    return p.replace(hair_style=torch.where(bare, style, p.hair_style),
+                     subject=torch.where(beard, 1, subject),
+                     age=torch.where(beard, 0.3 + 0.7 * p.age, p.age).clamp(max=1))
+
+
+def moved(p: Portraits, name: str, generator: torch.Generator) -> Tensor:
+    """Another value of an attribute for everyone; at least a third of its range away."""
+    old = getattr(p, name)
+    if name in CATEGORICAL:
+        n = len(CATEGORICAL[name])
+        return (old + torch.randint(1, n, old.shape, generator=generator)) % n
+    low, high = CONTINUOUS[name]
+    step = (1 + torch.rand(old.shape, generator=generator)) / 3
+    return low + ((old - low) / (high - low) + step) % 1 * (high - low)
+
+
+def tell(people: Portraits, changed: list[tuple[str, str]], details: int,
+         generator: torch.Generator) -> list[list[str]]:
+    """Four captions a square, which name what changes in it and so many things besides."""
+    plans = portraits.caption(people[::4], generator, details)
+    return [[c.text for c in portraits.recaption([plan] * 4, people[4 * i : 4 * i + 4], *names)]
+            for i, (plan, names) in enumerate(zip(plans, changed, strict=True))]
+
+
+def visible(x: Tensor) -> Tensor:
+    """(n,) bool for pictures (4 n, ...): each side of the square moves at least SHOWN pixels."""
+    plain, first, second, both = x.unflatten(0, (-1, 4)).unbind(1)
+    sides = ((plain, first), (plain, second), (first, both), (second, both))
+    moved_ = [truth.difference(a, b, THRESHOLD).sum((1, 2)) for a, b in sides]
+    return torch.stack(moved_).amin(0) >= SHOWN
+
+
+class Squares:
+    """The set as batches: squares(k) -> pictures (b, 3, 64, 64) and tokens (b, context)."""
+
+    def __init__(self, folder: Path, shards: int, batch: int, seed: int) -> None:
+        if batch % 4:
+            raise ValueError(f"batch={batch}: accepted is a multiple of 4, whole squares")
+        files = [folder / f"{k:03d}" for k in range(shards)]
+        self.pixels = [numpy.load(f"{f}.npy", mmap_mode="r") for f in files]
+        self.tokens = [numpy.load(f"{f}.tokens.npy") for f in files]
+        self.batch, self.seed, self.size = batch, seed, len(self.tokens[0])
+        self._epoch, self._order = -1, numpy.empty(0)
+
+    def __len__(self) -> int:
+        return self.size * len(self.tokens)
+
+    def __call__(self, k: int) -> tuple[Tensor, Tensor]:
+        per_batch = self.batch // 4
+        epoch, place = divmod(k, len(self) // per_batch)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = numpy.random.default_rng((self.seed, epoch)).permutation(len(self))
+        chosen = self._order[place * per_batch : (place + 1) * per_batch]
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + k)
+        plan = torch.randint(len(PLANS), (per_batch,), generator=generator).tolist()
+        where = [divmod(int(i), self.size) for i in chosen]
+        x = numpy.concatenate([self.pixels[s][4 * i : 4 * i + 4] for s, i in where])
+        x = images.from_uint8(torch.from_numpy(x))
+        flip = torch.rand(len(x), generator=generator) < 0.5
+        x[flip] = x[flip].flip(-1)
+        tokens = numpy.concatenate([self.tokens[s][i, j]
+                                    for (s, i), j in zip(where, plan, strict=True)])
+        return judge.worn(x, generator), torch.from_numpy(tokens).long()
+
+
+# ---- the fit --------------------------------------------------------------------------------
+
+
+def objective(net: nn.Module, batch: tuple[Tensor, Tensor], device: str,
+              dtype: torch.dtype | None = None) -> Tensor:
+    """open_clip's contrastive loss over the batch. dtype: of the arithmetic, None float32."""
+    from open_clip import ClipLoss
+
+    x, tokens = (part.to(device) for part in batch)
+    with torch.no_grad():
+        net.logit_scale.clamp_(0, TOP_SCALE)
+    with torch.autocast(torch.device(device).type, dtype, enabled=dtype is not None):
+        x = x.contiguous(memory_format=torch.channels_last)
+        pictures = nn.functional.normalize(net.encode_image(x), dim=-1)
+        texts = nn.functional.normalize(short_text(net, tokens), dim=-1)
+    return ClipLoss()(pictures.float(), texts.float(), net.logit_scale.exp())
+
+
+def short_text(net: nn.Module, tokens: Tensor) -> Tensor:
+    """`net.encode_text`, without the work on padding that no text of the batch reaches.
+
+    The mask is causal: what follows the end of a text cannot reach it.
+    """
+    ends = tokens.argmax(1)
+    n = int(ends.max()) + 1
+    x = net.token_embedding(tokens[:, :n]) + net.positional_embedding[:n]
+    x = net.ln_final(net.transformer(x, attn_mask=net.attn_mask[:n, :n]))
+    return x[torch.arange(len(x), device=x.device), ends] @ net.text_projection
+
+
+# ---- what is written ------------------------------------------------------------------------
+
+
+def describe(out: Path, model: dict[str, Any]) -> None:
+    """open_clip_config.json and the tokenizer: what open_clip builds the network from."""
+    half = [0.5, 0.5, 0.5]  # so that pictures in [-1, 1] are what the network sees
+    page = {"model_cfg": model, "preprocess_cfg": {"mean": half, "std": half}}
+    with images.whole(out / CONFIG) as part:
+        part.write_text(json.dumps(page, indent=2) + "\n", encoding="utf-8")
+    _words.tokenizer().save_pretrained(out)
+
+
+def export(out: Path, net: nn.Module, done: dict, squares: Squares, device: str,
+           ranks: int) -> None:
+    """The weights in fp16 and the card, which says how they were made."""
+    import safetensors.torch
+
+    with images.whole(out / WEIGHTS) as part:
+        part.write_bytes(safetensors.torch.save(pretrained.halved(net)))
+    facts = {"Data": f"{len(squares)} squares of 4 renders of the full world, seed {DATA_SEED}",
+             "Updates": f"{done['step']} of {ranks * squares.batch} pictures, seed {squares.seed}",
+             "Images seen": done["step"] * ranks * squares.batch,
+             "Training time": f"{done['seconds']:.0f} s, {device}, {ranks} x "
+                              f"{torch.get_num_threads()} threads",
+             "Parameters": sum(p.numel() for p in net.parameters()),
+             "Temperature": f"1 / {float(net.logit_scale.detach().exp()):.1f}"}
+    lines = [CARD, *(f"| {k} | {v} |" for k, v in facts.items()), ""]
+    with images.whole(out / "card.md") as part:
+        part.write_text("\n".join(lines), encoding="utf-8")
+
+
+CARD = """# portraits-clip
+
+Pictures of the course's own world, 64x64, and captions in one space; an open_clip model that loads
+as `open_clip.create_model("local-dir:FOLDER")`. AdamW, one cycle of the learning rate, mirrored
+copies, weak noise and blur. Made by `coursekit train portraits-clip`; `coursekit bench clip` prints
+its gates.
+
+| | |
+|---|---|"""
