@@ -1,4 +1,4 @@
-"""The commands: `coursekit tour`, `bench`, `train`, `verify`, `doctor`, `build`, `freeze`.
+"""The commands: `coursekit tour`, `bench`, `train`, `verify`, `doctor`, `grade`, `build` and more.
 
 Recipes and benches are found by listing their folders; nothing heavy is imported before the
 arguments have been accepted. A refusal is one line on stderr with exit code 2, Ctrl-C is one line
@@ -20,7 +20,17 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from coursekit.terminal import accepted, bar, chief, complain, ctrl_c, explain
+from coursekit.grading import commands as grading
+from coursekit.terminal import (
+    accepted,
+    bar,
+    chief,
+    complain,
+    ctrl_c,
+    explain,
+    number,
+    target_folder,
+)
 
 HOUSE = Path(__file__).parent
 
@@ -54,33 +64,6 @@ def program(folder: str, name: str) -> ModuleType:
 
 
 # ---- arguments ------------------------------------------------------------------------------
-
-
-def number(kind: type, low: float, high: float) -> Callable[[str], Any]:
-    """A parser for int or float within low..high that says the range when it refuses."""
-    what = f"a whole number {low}..{high}" if kind is int else f"a number {low:g}..{high:g}"
-
-    def parse(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not low <= value <= high:
-            raise typer.BadParameter(f"{text!r}; accepted is {what}")
-        return value
-
-    parse.__name__ = "INTEGER" if kind is int else "FLOAT"
-    return parse
-
-
-def target_folder(path: Path) -> Path:
-    """The folder to write to, refused at once where it cannot be made; it is not made here."""
-    there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
-    if not there.is_dir():
-        raise ValueError(f"--out='{path}': '{there}' is a file; accepted is a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"--out='{path}': no permission to write to '{there}'")
-    return path
 
 
 Seed = Annotated[int, typer.Option(
@@ -232,6 +215,10 @@ def doctor() -> None:
     if fixes:
         raise typer.Exit(1)
     typer.echo("All is well.")
+
+
+for command in (grading.grade, grading.override, grading.appeal):
+    app.command(rich_help_panel="For instructors")(command)
 
 
 @app.command(rich_help_panel="For maintainers")

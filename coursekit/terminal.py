@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import typer
 from typer.exceptions import TyperException
@@ -66,6 +67,33 @@ def ctrl_c(what_stays: str) -> Iterator[None]:
     except KeyboardInterrupt:
         complain(f"stopped by Ctrl-C: {what_stays}")
         raise typer.Exit(130) from None
+
+
+def number(kind: type, low: float, high: float) -> Callable[[str], Any]:
+    """A parser for int or float within low..high that says the range when it refuses."""
+    what = f"a whole number {low}..{high}" if kind is int else f"a number {low:g}..{high:g}"
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            raise typer.BadParameter(f"{text!r}; accepted is {what}")
+        return value
+
+    parse.__name__ = "INTEGER" if kind is int else "FLOAT"
+    return parse
+
+
+def target_folder(path: Path) -> Path:
+    """The folder to write to, refused at once where it cannot be made; it is not made here."""
+    there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise ValueError(f"--out='{path}': '{there}' is a file; accepted is a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"--out='{path}': no permission to write to '{there}'")
+    return path
 
 
 def complain(line: str) -> None:

@@ -214,7 +214,7 @@ class _Crew:
         wanted = {"submission": task.key[0], "lab": self.lab, "trusted": self.trusted,
                   "assignment": self.ground.assignment, "environment": self.ground.environment}
         wrong = [name for name, value in wanted.items() if getattr(record, name) != value]
-        return f"graded with another {', '.join(wrong)} than asked for" if wrong else ""
+        return f"who graded has another {', '.join(wrong)}: start again" if wrong else ""
 
     def _failed(self, task: Task, words: str, seconds: float = 0.0) -> Iterator[Event]:
         """Something of ours: again after a while, or never."""

@@ -6,9 +6,11 @@ What one does stands in the bytes of the submission, word by word.
 import hashlib
 import os
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 from coursekit.grading.crew import Ground
+from coursekit.grading.hands import timed
 from coursekit.grading.record import CaseResult, ExerciseResult, Record, Submission
 
 GROUND = Ground("a" * 64, "e" * 64, ("paper",))
@@ -53,6 +55,26 @@ def grade(content, lab, *, key, variant="", unsafe=False):
     if "elsewhere" in words:
         return Record(**{**vars(record(content)), "environment": "f" * 64})
     return record(content, trusted=not unsafe)
+
+
+class Inline:
+    """In the place of `hands.Local`: no other process."""
+
+    room = 2
+
+    def __init__(self, jobs):
+        pass
+
+    def submit(self, function, *args, **options):
+        future = Future()
+        try:
+            future.set_result(timed(function, args, options))
+        except Exception as problem:
+            future.set_exception(problem)
+        return future
+
+    def close(self):
+        pass
 
 
 def submissions(n, text="notebook {i}"):
