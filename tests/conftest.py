@@ -20,3 +20,14 @@ def generator() -> torch.Generator:
 def same_weights_every_time() -> None:
     """Fresh networks draw from torch's global generator: each test starts it anew."""
     torch.manual_seed(0)
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """How many cells of notebooks were executed and compared, over all workers of a run."""
+    reports = [r for kind in ("passed", "failed") for r in terminalreporter.getreports(kind)]
+    found = [dict(r.user_properties) for r in reports if getattr(r, "when", "") == "call"]
+    runs = [properties for properties in found if "compared" in properties]
+    if runs:
+        executed, compared = (sum(p[name] for p in runs) for name in ("executed", "compared"))
+        terminalreporter.write_line(f"{len(runs)} runs of notebooks: {executed:,} cells executed, "
+                                    f"{compared:,} compared")
