@@ -354,14 +354,20 @@ WALK = Exercise(
 # ---- 05-5 between two codes ------------------------------------------------------------------
 
 
+def fan(g: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """n pairs in the plane, of any length and well apart: near 0 and pi every formula is rough."""
+    start, apart = g.uniform(0, 2 * np.pi, n), g.uniform(0.3, 2.8, n) * g.choice((-1, 1), n)
+    a, b = (np.stack([np.cos(angle), np.sin(angle)], 1) for angle in (start, start + apart))
+    return a * g.uniform(0.5, 3, (n, 1)), b * g.uniform(0.5, 3, (n, 1))
+
+
 def arc_cases(g: np.random.Generator) -> Iterator[Case]:
     def case(what: str, a: np.ndarray, b: np.ndarray, share: float, dtype: str) -> Case:
         return Case(f"{what}, {dtype}", {"a": a, "b": b, "share": share}, dtype)
 
     yield case("pictures of noise", *g.standard_normal((2, 3, 3, 4, 4)),
                float(g.uniform(0.2, 0.4)), "float64")
-    yield case("a few vectors in the plane", *g.standard_normal((2, 5, 2)) + [[[1.5]], [[1.0]]],
-               float(g.uniform(0.6, 0.8)), "float64")
+    yield case("a few vectors in the plane", *fan(g, 5), float(g.uniform(0.6, 0.8)), "float64")
     yield case("vectors of unequal length", *(g.standard_normal((2, 2, 3, 4, 4))
                                               * np.array([1.0, 3.0]).reshape(2, 1, 1, 1, 1)),
                float(g.uniform(0.2, 0.4)), "float32")
