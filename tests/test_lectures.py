@@ -315,7 +315,8 @@ def run(path: Path, cell_seconds: int = CELL_SECONDS, threads: int | None = None
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9")
     found = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     env = {**os.environ, **nowhere, "PYTHONPATH": found, "HF_HUB_OFFLINE": "1"}
-    env |= {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+    if threads is not None:  # and none that spins while it waits: two runs would starve each other
+        env |= {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
     child = subprocess.run([sys.executable, "-c", CHILD, str(path), str(cell_seconds)], env=env,
                            cwd=path.parent, capture_output=True, text=True, check=False)
     lines = child.stdout.strip().splitlines()
