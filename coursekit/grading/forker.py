@@ -150,13 +150,14 @@ def first(libc: ctypes.CDLL, job: dict, fds: list[int], tell: int, walled: bool,
 
 
 def enclose(libc: ctypes.CDLL, job: dict) -> None:
-    """Own mounts, IPC and network: a /proc of this namespace alone, an empty /tmp with limits."""
+    """Own mounts, IPC and network: a /proc of this namespace alone, an empty folder with limits."""
     checked(libc.unshare(NEW_MOUNTS | NEW_IPC | NEW_NETWORK), "namespaces")
     options = f"size={job['tmp']},nr_inodes={job['files']},mode=1777".encode()
+    scratch = os.environ["HOME"].encode()
     for source, place, kind, flags, said in (
             (None, b"/", None, PRIVATE | RECURSIVE, None),
             (b"proc", b"/proc", b"proc", NOSUID | NODEV | NOEXEC, None),
-            (b"tmpfs", b"/tmp", b"tmpfs", NOSUID | NODEV, options)):
+            (b"tmpfs", scratch, b"tmpfs", NOSUID | NODEV, options)):
         checked(libc.mount(source, place, kind, ctypes.c_ulong(flags), said), f"mount of {place}")
 
 
@@ -171,7 +172,7 @@ def become(libc: ctypes.CDLL, job: dict, fds: list[int], walled: bool) -> None:
             score.write("1000")
     bound(job, walled)
     if walled:
-        os.chdir("/tmp")
+        os.chdir(os.environ["HOME"])
         if os.getuid() == 0 and job["uid"]:
             os.setgroups([])
             os.setresgid(*[job["uid"]] * 3)

@@ -2,10 +2,14 @@
 
 The worker is not believed. An answer that nobody asked for, or without the nonce of its request, is
 tampering; time, memory and output are measured here; what it prints is counted and thrown away.
+
+Time is that of a clock, less what the worker was kept waiting for a processor: on a busy machine an
+answer has as long as on an idle one. One that has started processes of its own gets nothing extra.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import select
@@ -16,9 +20,10 @@ from typing import Any
 
 from coursekit.grading.protocol import Broken, Reader, pack
 from coursekit.grading.sandbox import Infra, Limits, Sandbox
-from coursekit.grading.watch import Process, tree
+from coursekit.grading.watch import Process, tree, waited
 
 TICK = 0.05  # seconds between two looks at the memory
+STRETCH = 4.0  # times its limit is the longest that an answer may take by the clock
 PIECE = 2**16
 FIRST_SECONDS = 60.0  # for the lab's own cells
 
@@ -38,6 +43,7 @@ class Line:
         self.sandbox, self.limits = sandbox, limits
         self.reader = Reader(limits.reply + PIECE)  # arrays have headers of their own
         self.status: int | None = None
+        self.worker, self.usual = 0, []
         self.heard, self.words, self.looked = 0, b"", 0.0
         theirs, self.requests = os.pipe()
         self.replies, replies = os.pipe()
@@ -63,11 +69,15 @@ class Line:
             said = (self.words.decode(errors="replace").strip().splitlines() or [end.words])[-1]
             raise Infra(f"a worker did not come up: {said[:200]}") from None
         self.usual = self.crowd()
+        self.worker = self.usual[-1].pid if self.usual else 0
 
-    def ask(self, header: dict[str, Any], blocks: list[bytes],
-            seconds: float) -> tuple[dict[str, Any], list[bytes]]:
-        """The answer to a request: header and blocks. Raises Ended."""
-        nonce, end = secrets.token_hex(16), time.monotonic() + seconds
+    def ask(self, header: dict[str, Any], blocks: list[bytes], seconds: float,
+            most: float = math.inf) -> tuple[dict[str, Any], list[bytes]]:
+        """The answer to a request: header and blocks. Raises Ended.
+
+        seconds  that the worker may take; most: by the clock, however busy the machine is.
+        """
+        nonce, clock = secrets.token_hex(16), Clock(self, seconds, most)
         self.quiet()
         self.out = memoryview(pack({**header, "nonce": nonce}, blocks))
         with selectors.DefaultSelector() as wait:
@@ -82,10 +92,9 @@ class Line:
                     return found
                 if self.gone:
                     raise Ended(*ending(self.status))
-                left = end - time.monotonic()
-                if left <= 0:
+                if clock.over():
                     raise Ended("timeout", "")  # whoever asked knows what the time was
-                self._turn(wait, min(left, TICK))
+                self._turn(wait, TICK)
 
     def quiet(self) -> None:
         """Ended if something has come that nobody asked for."""
@@ -165,9 +174,9 @@ class Line:
 
     def littered(self) -> bool:
         """Whether the answers have left processes or threads that go on."""
-        now = self.crowd()
+        now, torch = self.crowd(), self.limits.threads - 1  # torch keeps the threads it may have
         return len(now) > len(self.usual) or \
-            sum(p.threads for p in now) > sum(p.threads for p in self.usual)
+            sum(p.threads for p in now) > sum(p.threads for p in self.usual) + torch
 
     def close(self) -> None:
         """End the worker, and close the line."""
@@ -175,6 +184,22 @@ class Line:
             self.sandbox.end()
         for fd in (self.requests, self.replies, self.noise):
             os.close(fd)
+
+
+class Clock:
+    """The time that a request may take."""
+
+    def __init__(self, line: Line, seconds: float, most: float) -> None:
+        self.line, self.seconds, self.most = line, seconds, min(STRETCH * seconds, most)
+        self.begun, self.waited = time.monotonic(), waited(line.worker)
+
+    def over(self) -> bool:
+        spent = time.monotonic() - self.begun
+        if spent < min(self.seconds, self.most):
+            return False
+        if spent >= self.most or self.line.littered():
+            return True
+        return spent - (waited(self.line.worker) - self.waited) >= self.seconds
 
 
 def ending(status: int | None) -> tuple[str, str]:

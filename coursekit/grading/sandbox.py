@@ -28,6 +28,7 @@ from coursekit.grading import seccomp, slot, view
 from coursekit.grading.watch import children, tree
 
 START_SECONDS, STOP_SECONDS = 120.0, 2.0
+OURS = 3  # processes: bubblewrap outside and inside, and the forker
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class Sandbox:
         with theirs, command(code, unsafe=unsafe) as (args, fds):
             self.process = subprocess.Popen(
                 args, pass_fds=(theirs.fileno(), *fds), stdin=subprocess.DEVNULL,
-                env=view.environment() if unsafe else {"PATH": os.defpath}, cwd="/",
+                env=view.environment(walled=False) if unsafe else {"PATH": os.defpath}, cwd="/",
                 stdout=self._words, stderr=self._words,
                 start_new_session=True)  # Ctrl-C is for those who can say what they stopped
         try:
@@ -139,6 +140,8 @@ class Sandbox:
             raise Infra(f"the sandbox did not start: {(lines or ['no word why'])[-1][:200]}")
         processes = tree(self.process.pid)
         self.idle, self.base = len(processes), max((p.private for p in processes), default=0)
+        if not self.unsafe and self.idle < OURS:
+            raise Infra("this kernel's /proc does not list children: no memory could be watched")
 
     def message(self, seconds: float) -> dict | None:
         """The forker's next message; None if it is gone or says nothing in time."""

@@ -11,6 +11,7 @@ import os
 import site
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ PACKAGE = Path(coursekit.__file__).parent
 ROOT = PACKAGE.parent
 SYSTEM = ("/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64", "/etc/ld.so.cache")
 SHARED = {Path(p) for p in ("/", "/usr", "/usr/local")}  # prefixes that hold more than Python
+ELSEWHERE = "/var/tmp"
 DEVICES = ("null", "zero", "full", "random", "urandom")
 KEPT = {  # folders of the package that are empty but for these
     "classroom/check/exercises": ("__init__.py",),
@@ -29,10 +31,11 @@ KEPT = {  # folders of the package that are empty but for these
 }
 HIDDEN = (".git", "labs", "solutions", "tests")  # of a clone, where it lies in a folder of Python's
 ENVIRONMENT = {
-    "HOME": "/tmp", "USER": "answers", "LC_ALL": "C.UTF-8", "TZ": "UTC", "PYTHONHASHSEED": "0",
+    "USER": "answers", "LC_ALL": "C.UTF-8", "TZ": "UTC", "PYTHONHASHSEED": "0",
     "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "agg",
-    "MPLCONFIGDIR": "/tmp", "CUDA_VISIBLE_DEVICES": "", "MALLOC_ARENA_MAX": "2",
-    "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "", "MALLOC_ARENA_MAX": "2",
+    "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
 }  # one thread: a process with more cannot be forked
 NAMESPACES = ("ipc", "pid", "net", "uts", "cgroup-try")
 CAPABILITIES = ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID")  # the forker's; no worker keeps them
@@ -45,14 +48,22 @@ def python(code: str) -> list[str]:
             f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}"]
 
 
-def environment() -> dict[str, str]:
+def environment(*, walled: bool = True) -> dict[str, str]:
     user = {"PYTHONUSERBASE": site.getuserbase()} if site.ENABLE_USER_SITE else {}
-    return ENVIRONMENT | user
+    place = dict.fromkeys(("HOME", "TMPDIR", "MPLCONFIGDIR"),
+                          scratch() if walled else tempfile.gettempdir())
+    return ENVIRONMENT | place | user
+
+
+def scratch() -> str:
+    """The one folder that can be written to: /tmp, unless something that must be seen lies there."""
+    seen = [PACKAGE, *interpreter()]
+    return ELSEWHERE if any(path.is_relative_to("/tmp") for path in seen) else "/tmp"
 
 
 def arguments() -> list[str]:
     """Everything that bubblewrap is told, but for the command."""
-    shown = list(system()) + list(interpreter())
+    shown, place = list(system()) + list(interpreter()), scratch()
     found = [f"--unshare-{name}" for name in NAMESPACES]
     if os.getuid():
         found += ["--unshare-user", "--uid", str(slot.PROBE), "--gid", str(slot.PROBE)]
@@ -70,8 +81,8 @@ def arguments() -> list[str]:
     found += ["--ro-bind", str(PACKAGE), str(PACKAGE), *masks(shown)]
     for name in DEVICES:
         found += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
-    return [*found, "--symlink", "/tmp", "/dev/shm", "--proc", "/proc", "--perms", "1777",
-            "--size", str(2**25), "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp"]
+    return [*found, "--symlink", place, "/dev/shm", "--proc", "/proc", "--perms", "1777",
+            "--size", str(2**25), "--tmpfs", place, "--remount-ro", "/", "--chdir", place]
 
 
 def system() -> Iterator[Path]:

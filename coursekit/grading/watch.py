@@ -52,6 +52,16 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def waited(pid: int) -> float:
+    """Seconds for which a process's threads were ready to run and had no processor; 0 if unknown."""
+    total = 0
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):
+                total += int(Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()[1])
+    return total / 1e9
+
+
 def owned(uid: int) -> list[int]:
     """The processes of a user, wherever they hang."""
     found = []

@@ -1,6 +1,6 @@
 """From bytes to a record: verdicts and points, the same every time, and honest answers get all.
 
-`COURSEKIT_HONEST=5 pytest tests/grading/test_trusted.py -k honest` grades some 300 honest
+`COURSEKIT_HONEST=5 pytest tests/grading/test_trusted.py -k honest` grades 250 honest
 notebooks: five seeds, one and two threads; a plain run takes one seed.
 """
 
