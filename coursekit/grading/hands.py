@@ -158,10 +158,14 @@ class Cluster:
 
     def __init__(self, address: str) -> None:
         try:
+            from dask import config
             from distributed import Client
         except ImportError:
             raise ValueError("--dask needs the package distributed: "
                              "pip install 'coursekit[grading]'") from None
+        if address.startswith("tls:") and not config.get("distributed.comm.tls.ca-file", None):
+            raise ValueError(f"--dask={address!r}: Dask's configuration names no certificates, "
+                             "accepted are distributed.comm.tls.ca-file, .client.cert, .client.key")
         try:
             self.client = Client(address, timeout=FIND_SECONDS, set_as_default=False)
         except (OSError, TimeoutError, ValueError, TypeError) as problem:

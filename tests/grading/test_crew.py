@@ -303,3 +303,5 @@ def test_an_address_where_nobody_answers_is_refused(monkeypatch):
     for address in ("tcp://127.0.0.1:9", "nonsense://x"):
         with pytest.raises(ValueError, match=f"--dask='{address}': there is no scheduler"):
             Cluster(address)
+    with pytest.raises(ValueError, match="names no certificates, accepted are distributed.comm.tls"):
+        Cluster("tls://127.0.0.1:9")
