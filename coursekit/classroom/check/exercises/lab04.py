@@ -663,7 +663,8 @@ KID = Exercise(
     public=kid_cases, wanted=kid,
     mistakes=(
         Mistake(BELOW, lambda a, b: max(0.0, kid(a, b))),
-        Mistake(BELOW, lambda a, b: abs(kid(a, b))),
+        Mistake("without bias the estimate may be below zero: this is its absolute value, or the "
+                "sign is the other way round", lambda a, b: abs(kid(a, b))),
         Mistake("a feature was paired with itself: inside a set only distinct pairs count", biased),
         Mistake("distinct pairs are summed, but divided by the number of all pairs: m of them are "
                 "not there", short),
