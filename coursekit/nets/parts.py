@@ -53,7 +53,7 @@ def read(build: Any, folder: Path, part: str, variant: str | None, dtype: torch.
 
     named = "torch_dtype" if issubclass(build, diffusers.ModelMixin) else "dtype"
     try:
-        with _quiet():
+        with quiet():
             net, said = build.from_pretrained(
                 folder, subfolder=part, variant=variant, use_safetensors=True,
                 output_loading_info=True, **{named: dtype})
@@ -67,7 +67,7 @@ def read(build: Any, folder: Path, part: str, variant: str | None, dtype: torch.
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without transformers' bar: it takes longer to draw than a tiny model takes to read."""
     from transformers.utils import logging
 

@@ -16,9 +16,10 @@ This file holds what the recipes for pictures share: the pictures, and `fit`.
 
 import math
 import os
+import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -54,9 +55,12 @@ class Pictures:
         return len(self.pixels)
 
     def __call__(self, k: int) -> Tensor:
+        return images.from_uint8(torch.from_numpy(self.pixels[self.rows(k)]))
+
+    def rows(self, k: int) -> list[int]:
+        """Which pictures batch k holds."""
         places = range(k * self.batch, (k + 1) * self.batch)
-        chosen = [self._index(*divmod(i, len(self))) for i in places]
-        return images.from_uint8(torch.from_numpy(self.pixels[chosen]))
+        return [self._index(*divmod(i, len(self))) for i in places]
 
     def _index(self, epoch: int, place: int) -> int:
         if epoch != self._epoch:
@@ -117,12 +121,15 @@ def preparing(done: int, steps: int | None, start: float) -> Update:
 
 def fit(out: Path, net: nn.Module, pictures: Pictures, *, steps: int | None, minutes: float | None,
         default_steps: int, resume: bool, device: str, seed: int, card: str,
-        **settings: Any) -> Iterator[Update]:
+        schedule: Schedule | None = None, export: Callable[..., None] | None = None,
+        draw: Callable[..., None] | None = None, **settings: Any) -> Iterator[Update]:
     """Trains net (a UNet, v-prediction, cosine schedule) on pictures; keeps `out` up to date.
 
-    settings go to `train`. Several devices: start it with `accelerate launch`.
+    schedule, export and draw stand in for the cosine one, `_export` and `_draw` where another kind
+    of network is trained. settings go to `train`. Several devices: start it with
+    `accelerate launch`.
     """
-    schedule = Schedule.cosine()
+    schedule, export, draw = schedule or Schedule.cosine(), export or _export, draw or _draw
     accelerator = _accelerator()
     chief = accelerator is None or accelerator.is_main_process
     steps = steps or (UNLIMITED if minutes else default_steps)
@@ -142,16 +149,27 @@ def fit(out: Path, net: nn.Module, pictures: Pictures, *, steps: int | None, min
                 _log(out, update, seen)
                 logged, seen = now, update
             if chief and now - saved >= SAVE_SECONDS:
-                _export(out, update, schedule, card, device)
+                export(out, update, schedule, card, device)
                 saved = now
             if chief and now - sampled >= SAMPLE_SECONDS:
-                _draw(out, update, schedule, pictures, seed)
+                draw(out, update, schedule, pictures, seed)
                 sampled = now
             yield update
-    if chief:
+    if chief and seen:  # nothing was seen where the minutes were over before
         _log(out, update, seen)
-        _export(out, update, schedule, card, device)
-        _draw(out, update, schedule, pictures, seed)
+        export(out, update, schedule, card, device)
+        draw(out, update, schedule, pictures, seed)
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """A folder to write to whose files replace those of `out`, one by one, if the block succeeds."""
+    with tempfile.TemporaryDirectory(prefix=".", dir=out) as made:
+        yield Path(made)
+        for file in sorted(p for p in Path(made).rglob("*") if p.is_file()):
+            target = out / file.relative_to(made)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, target)
 
 
 def _accelerator() -> Any:
@@ -173,6 +191,11 @@ def _log(out: Path, update: Update, before: Update) -> None:
 
 def _export(out: Path, update: Update, schedule: Schedule, card: str, device: str) -> None:
     pretrained.save(out, update.ema, update.ema.config, schedule, "v")
+    write_card(out, update, card, device)
+
+
+def write_card(out: Path, update: Update, card: str, device: str) -> None:
+    """card.md: what the recipe says, and what only the run knows."""
     facts = {"Updates": update.step, "Images seen": update.images,
              "Training time": f"{update.seconds:.0f} s on {_device_name(device)}",
              "Parameters": sum(p.numel() for p in update.ema.parameters())}

@@ -67,11 +67,16 @@ def begin(start: str | None, config: dict, seed: int) -> UNet:
     return loaded.net
 
 
-def renders(n: int, device: str) -> Iterator[torch.Tensor]:
-    """The training set in chunks, the same on every run."""
+def records(n: int) -> Iterator[portraits.Portraits]:
+    """The portraits of the training set in chunks, the same on every run."""
     generator = torch.Generator().manual_seed(DATA_SEED)
     for i in range(0, n, 256):
-        batch = portraits.sample(min(256, n - i), generator, **portraits.TRAINING)
+        yield portraits.sample(min(256, n - i), generator, **portraits.TRAINING)
+
+
+def renders(n: int, device: str) -> Iterator[torch.Tensor]:
+    """The training set in chunks, as pictures."""
+    for batch in records(n):
         yield portraits.render(batch.to(device), SIZE).cpu()
 
 
