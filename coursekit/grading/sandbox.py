@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from coursekit.grading import seccomp, slot, view
 from coursekit.grading.watch import children, tree
 
-START_SECONDS, STOP_SECONDS = 120.0, 2.0
+START_SECONDS, STOP_SECONDS = 300.0, 2.0
 OURS = 3  # processes: bubblewrap outside and inside, and the forker
 
 
