@@ -196,11 +196,11 @@ def test_gradients_reach_an_embedding_and_no_weight(sd, generator):
 @torch.no_grad()
 def test_inversion_along_the_path_starts_at_its_last_level(models, generator):
     sd = models["sd21"]
-    z, path = 0.5 * sd.noise(1, generator), sd.path(25)
+    z, path = 0.5 * sd.noise(1, generator), sd.path(10)
     up = list(invert(sd.eps(CAT), sd.schedule, z, path))
     back = last(ddim(sd.eps(CAT), sd.schedule, up[-1].x, path)).x
-    assert (up[0].t, up[-1].t) == (1, 962)
-    assert (back - z).square().mean().sqrt() < 0.2 * z.std()
+    assert (up[0].t, up[-1].t) == (1, 902)
+    assert (back - z).square().mean().sqrt() < 0.3 * z.std()
 
 
 # ---- the seam -------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ def test_words_know_their_tokens(models):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name, dtype", [("sd21", torch.float16), ("sdxl", torch.bfloat16)])
+@pytest.mark.parametrize("name, dtype", [("sd21", torch.float16), ("sd15", torch.bfloat16)])
 def test_half_precision_stays_inside_the_networks(folders, models, name, generator, dtype):
     sd, whole = pretrained.load_latent(folders[name], dtype=dtype), models[name]
     assert {p.dtype for m in (sd.unet, *sd.encoders) for p in m.parameters()} == {dtype}

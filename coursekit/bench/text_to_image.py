@@ -37,7 +37,7 @@ BARS = {"mean": 0.9, "each": 0.75, "seconds": 3.0, "psnr": 30.0, "kept": 0.97, "
 
 
 def rows(*, seed: int, device: str) -> Iterator[Row]:
-    """The autoencoder, diffusers beside us, then the prompts by w, and FID_w at the best of them."""
+    """The autoencoder, diffusers beside us, the prompts by w, and FID_w at the best of them."""
     yield from gates(pretrained.load_latent(MODEL, device), seed, device)
 
 

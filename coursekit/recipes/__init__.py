@@ -163,7 +163,7 @@ def fit(out: Path, net: nn.Module, pictures: Pictures, *, steps: int | None, min
 
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
-    """A folder to write to whose files replace those of `out`, one by one, if the block succeeds."""
+    """A folder to write to; its files replace those of `out`, one by one, if the block succeeds."""
     with tempfile.TemporaryDirectory(prefix=".", dir=out) as made:
         yield Path(made)
         for file in sorted(p for p in Path(made).rglob("*") if p.is_file()):

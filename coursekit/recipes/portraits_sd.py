@@ -5,8 +5,8 @@ it is frozen, and every picture's latent is computed once. Then a U-Net with cro
 text model that it reads learn together to predict v. Four captions a picture name 1 to 13 things;
 one in eight is left empty, so that the empty text means the unconditional prediction.
 
-The scheduler's settings are Stable Diffusion's but for a cosine schedule, whose x_T keeps nothing of
-the picture: on 16x16 latents a background that shines through decides its colour.
+The scheduler's settings are Stable Diffusion's but for a cosine schedule, whose x_T keeps nothing
+of the picture: on 16x16 latents a background that shines through decides its colour.
 `--minutes` counts both stages, a third for the first.
 """
 

@@ -124,7 +124,7 @@ class Grainy(Pictures):
 
 def objective(net: nn.Module, batch: tuple[Tensor, Tensor], device: str,
               dtype: torch.dtype | None = None) -> Tensor:
-    """Mean squared error + KL x divergence of a portrait. dtype: of the arithmetic, None float32."""
+    """Mean squared error + KL x divergence. dtype: that of the arithmetic, None float32."""
     x, noise = (part.to(device) for part in batch)
     with torch.autocast(torch.device(device).type, dtype, enabled=dtype is not None):
         posterior = net.encode(x).latent_dist
