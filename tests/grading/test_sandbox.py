@@ -14,6 +14,7 @@ from handed import alone
 
 from coursekit.grading import sandbox, seccomp, slot, view
 from coursekit.grading.line import Ended, Line, ending
+from coursekit.grading.record import Record
 from coursekit.grading.sandbox import Infra, Limits, Sandbox, lent
 from coursekit.grading.trusted import grade, setup
 from coursekit.grading.watch import children, look, owned, tree
@@ -315,6 +316,42 @@ def test_a_forker_that_does_not_come_up(monkeypatch):
     with pytest.raises(Infra, match="did not start: x"):
         Sandbox()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def as_somebody(*command):
+    """The command as an ordinary user, who can read what this interpreter needs."""
+    shown = [*view.interpreter(), view.ROOT]
+    shut = [d for d in view.folders(shown) if not d.stat().st_mode & 1]
+    opened = []
+    for folder in shut:
+        if not any(folder.is_relative_to(other) for other in shut if other != folder):
+            inside = [p for p in shown if p.is_relative_to(folder)]
+            opened += ["--tmpfs", str(folder), "--chmod", "0755", str(folder)]
+            for parent in view.folders(inside):
+                if parent.is_relative_to(folder) and parent != folder:
+                    opened += ["--perms", "0755", "--dir", str(parent)]
+            for path in inside:
+                opened += ["--ro-bind", str(path), str(path)]
+    return ["bwrap", "--dev-bind", "/", "/", *opened, "--cap-add", "ALL", "--",
+            "setpriv", "--reuid", "47113", "--regid", "47113", "--clear-groups", *command]
+
+
+@HERE
+@pytest.mark.slow
+@pytest.mark.skipif(os.getuid() != 0, reason="an ordinary user already")
+def test_walls_of_an_ordinary_user():
+    told = ("import sys\nfrom coursekit.grading.trusted import grade\n"
+            "sys.stdout.write(grade(sys.stdin.buffer.read(), '05', key=b'k' * 16).to_json())")
+    if subprocess.run(as_somebody("unshare", "--user", "true"), capture_output=True,
+                      check=False).returncode:
+        pytest.skip("this system gives ordinary users no namespaces")
+    content = alone("05", _05_1="import os\nos.kill(1, 9)\nos.abort()\n")
+    done = subprocess.run(as_somebody(*view.python("exec(sys.argv[1])"), told), input=content,
+                          capture_output=True, check=False, cwd="/", timeout=250,
+                          env={"PATH": os.environ["PATH"], "HOME": "/tmp"})
+    record = Record.from_json(done.stdout.decode())
+    assert record.trusted and "uid" not in record.layers and "bubblewrap" in record.layers
+    assert [e.verdict for e in record.exercises] == ["crashed", *["correct"] * 5]
 
 
 def test_a_message_that_does_not_come():
