@@ -5,6 +5,7 @@ import json
 import time
 
 import pytest
+from pages import BOOKS, CHECKS, cell
 
 from coursekit.classroom.check.exercises import exercises
 from coursekit.grading import extract
@@ -20,10 +21,6 @@ BLANK = next(c.source for c in LAB.cells if c.id == "05-1-answer")
 @pytest.fixture
 def book():
     return copy.deepcopy(LAB)
-
-
-def cell(notebook, id):
-    return next(c for c in notebook.cells if c.get("id") == id)
 
 
 def answers(notebook, lab="05"):
@@ -154,34 +151,7 @@ def test_an_unknown_lab_is_refused():
 # ---- what is odd is said and changes nothing -------------------------------------------------
 
 
-def edit(c):
-    c.source = "2"
-
-
-def repoint(c):
-    c.metadata.nbgrader.grade_id = "05-2-check"
-
-
-def points(c):
-    c.metadata.nbgrader.points = 100
-
-
-def tagged(*tags):
-    return lambda c: c.metadata.update(tags=list(tags))
-
-
-@pytest.mark.parametrize(("change", "words"), [
-    (edit, "05-1-check: the check was edited"),
-    (repoint, "its grade_id and its id are those of two cells"),
-    (points, "05-1-check: nbgrader's setting points was left out"),
-    (lambda c: c.update(cell_type="raw"), "05-1-check: it is no code any more"),
-    (tagged("skip-execution"), "05-1-check: the mark skip-execution was left out"),
-    (tagged("nbval-skip"), "the mark nbval-skip"),
-    (tagged("raises-exception"), "the mark raises-exception"),
-    (tagged("otter_ignore"), "the mark otter_ignore"),
-    (lambda c: c.metadata.update(nbmake={"post_cell_execute": ["x"]}), "settings of nbmake"),
-    (lambda c: c.update(source="# NBVAL_IGNORE_OUTPUT\n" + c.source), "mark NBVAL_IGNORE_OUTPUT"),
-], ids=range(10))
+@pytest.mark.parametrize(("change", "words"), CHECKS.values(), ids=CHECKS)
 def test_a_changed_check_is_said_and_changes_no_answer(book, change, words):
     cell(book, "05-1-answer").source = ANSWER
     before = answers(book)
@@ -191,14 +161,7 @@ def test_a_changed_check_is_said_and_changes_no_answer(book, change, words):
     assert words in "\n".join(after.found)
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    (lambda b: b.cells.remove(cell(b, "05-1-check")), "05-1-check: the check is not there"),
-    (lambda b: b.cells.append(copy.deepcopy(cell(b, "05-1-check"))), "2 cells have this id"),
-    (lambda b: b.cells.insert(0, b.cells.pop()), "the cells are in another order"),
-    (lambda b: b.metadata.kernelspec.update(name="julia-1.9"), "the kernel 'julia-1.9' was left"),
-    (lambda b: b.metadata.update(execution={"allow_errors": True}), "setting allow_errors"),
-    (lambda b: b.metadata.update(otter={"tests": {"q1": "1"}}), "the settings of otter"),
-], ids=range(6))
+@pytest.mark.parametrize(("change", "words"), BOOKS.values(), ids=BOOKS)
 def test_a_changed_notebook_is_said_and_changes_no_answer(book, change, words):
     before = answers(book)
     change(book)
