@@ -28,8 +28,9 @@ SHORTEST = 16  # bytes of a key
 MARKED_BY = (  # files of the package on which a mark depends, beside the lab's own
     "classroom/check/*.py", "classroom/check/exercises/__init__.py",
     "classroom/check/calls/__init__.py", "diffusion/*.py", "nets/*.py", "edits/*.py",
-    "labs/merge.py", "labs/notebook.py", "grading/extract.py", "grading/judging.py",
-    "grading/protocol.py", "grading/sitting.py", "grading/trusted.py", "grading/worker.py")
+    *(f"labs/{name}.py" for name in ("merge", "notebook", "odd", "pristine", "source")),
+    *(f"grading/{name}.py" for name in ("extract", "judging", "line", "protocol", "sandbox",
+                                        "sitting", "trusted", "worker")))
 
 
 def grade(content: bytes, lab: str, *, key: bytes, variant: str = "", limits: Limits = Limits(),

@@ -6,7 +6,11 @@ notebooks: five seeds, one and two threads; a plain run takes one seed.
 
 import itertools
 import os
+import re
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -226,6 +230,25 @@ def test_what_a_lab_is_graded_by(lab):
     assert len({trusted.assignment(other) for other in labs()}) == len(labs())
     assert trusted.setup(lab) and "NotDoneYet" in trusted.setup(lab)[0][1]
     assert trusted.environment() == trusted.environment()
+
+
+CHANGES_NO_MARK = {  # loaded where marks are made: names, walls, drawing, the form of a record
+    "__init__", "images", "labs/build", "labs/light", "grading/record", "grading/seccomp",
+    "grading/slot", "grading/view", "grading/watch"}
+
+
+def test_a_mark_rests_on_nothing_that_a_labs_version_leaves_out():
+    code = ("import sys; from coursekit.classroom.check.exercises import exercises, labs; "
+            "from coursekit.grading import trusted, worker; "
+            "[exercises(lab) and trusted.assignment(lab) for lab in labs()]; "
+            "print(*(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'coursekit'))")
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    versioned = {p for part in trusted.MARKED_BY for p in trusted.PACKAGE.glob(part)}
+    left = {p.relative_to(trusted.PACKAGE).with_suffix("").as_posix()
+            for p in map(Path, loaded.stdout.split()) if p not in versioned}
+    left = {name for name in left if not re.fullmatch(
+        r"classroom/check/(exercises|calls)/lab\d\d|.+/__init__", name)}
+    assert left <= CHANGES_NO_MARK, left - CHANGES_NO_MARK
 
 
 def test_a_lab_has_another_version_when_what_it_rests_on_changes(monkeypatch, tmp_path):
