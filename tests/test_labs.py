@@ -401,6 +401,13 @@ c.ExecutePreprocessor.iopub_timeout = 60
 """ % build.BLANK
 
 
+def without_pictures(cells):
+    """The code before the first exercise, the answers and the checks."""
+    first = next(i for i, c in enumerate(cells) if PART.fullmatch(c.id))
+    return [c for i, c in enumerate(cells) if c.cell_type == "code"
+            and (i < first or c.id.endswith(("-answer", "-check")))]
+
+
 def nbgrader(folder, *args):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return subprocess.run([sys.executable, "-m", "nbgrader", *args], cwd=folder, timeout=600,
@@ -433,7 +440,10 @@ def test_nbgrader_accepts_the_source_and_gives_an_unsolved_lab_nothing(stem, tmp
     for e in exercises(stem[:2]):
         outputs = cell(checked, f"{e.id}-check").outputs
         assert [o.data["text/plain"] for o in outputs if o.output_type == "execute_result"] == ["0"]
-    valid = nbgrader(tmp_path, "validate", str(source / f"{stem}.ipynb"))
+    whole = read(source / f"{stem}.ipynb")
+    whole.cells = without_pictures(whole.cells)  # that the rest runs, nbval shows
+    (source / "short.ipynb").write_bytes(written(whole))
+    valid = nbgrader(tmp_path, "validate", str(source / "short.ipynb"))
     assert "Success" in valid.stdout + valid.stderr, valid.stdout[-2000:] + valid.stderr[-2000:]
 
 
