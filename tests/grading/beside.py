@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,14 +57,29 @@ def whole(env):
 """
 
 
+UNRULY = {"early_reply", "closes_descriptors", "fills_the_disk", "fills_the_inodes",
+          "floods_stdout", "tiny_lines"}  # right numbers from code that does harm
+PROBE = "# Right only if"  # as the second line of a fixture
+ROWS = {  # what can come of a fixture -> in words
+    "false pass": "points for a wrong answer",
+    "leak": "points because something could be reached that must not be",
+    "harm": "points for right numbers from code that does harm",
+    "false fail": "no points for a right answer",
+    "others lost": "points of other answers lost",
+    "no marks": "no marks at all for the notebook",
+    "as deserved": "as deserved",
+}
+
+
 @dataclass(frozen=True)
 class Fixture:
-    """A notebook, and the points that the exercise in question deserves."""
+    """A notebook, the points that the exercise in question deserves, and what more would be."""
 
     name: str
     content: bytes
     id: str
     points: int
+    more: str = "false pass"
 
 
 def short(content: bytes, change=lambda book: None) -> bytes:
@@ -85,7 +100,8 @@ def fixtures() -> Iterator[Fixture]:
         source = path.read_text(encoding="utf-8")
         id, _, points, _, _ = HEAD.match(source).groups()
         page = handed.alone(LAB, **{f"_{id.replace('-', '_')}": source})
-        yield Fixture(path.stem, short(page), id, int(points))
+        more = "leak" if PROBE in source else "harm" if path.stem in UNRULY else "false pass"
+        yield Fixture(path.stem, short(page), id, int(points), more)
     wrong = handed.alone(LAB, _05_1=WRONG)
     for name, (change, _) in CHECKS.items():
         content = short(wrong, lambda book, change=change: change(cell(book, "05-1-check")))
@@ -182,30 +198,38 @@ def environment(home: Path) -> dict[str, str]:
 def confined(command: tuple[str, ...], course: Path) -> str:
     """Run a command in the copy of a course until it ends or must be ended; its last words."""
     uid, lock = slot.take()
-    seen = [Path(p) for p in (sys.base_prefix, sys.prefix, HERE.parents[1])]
-    between = {str(p) for path in seen for p in path.parents if Path.home() in p.parents}
-    walls = ["bwrap", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--die-with-parent",
-             "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", str(Path.home()),
-             *(word for p in sorted(between) for word in ("--perms", "0755", "--dir", p)),
-             *(word for p in map(str, seen) for word in ("--ro-bind", p, p)),
-             "--size", str(ROOM), "--tmpfs", "/tmp", "--size", str(ROOM), "--tmpfs", "/dev/shm",
-             "--bind", str(course), str(course), "--chdir", str(course),
-             "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--", "setpriv", "--reuid",
-             str(uid), "--regid", str(uid), "--clear-groups", "--no-new-privs", *command]
     for path in (course, *course.rglob("*")):
         os.chown(path, uid, uid)
     with lock, tempfile.TemporaryFile() as words:
         process = subprocess.Popen(
-            walls, env=environment(course), stdout=words, stderr=words, stdin=subprocess.DEVNULL,
-            start_new_session=True, preexec_fn=limited)
+            [*walls(course), "setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups",
+             "--no-new-privs", *command], env=environment(course), stdout=words, stderr=words,
+            stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=limited)
         end = time.monotonic() + SECONDS
         while process.poll() is None:
-            held = sum(p.private for p in tree(process.pid))
-            if time.monotonic() > end or held > MEMORY:
+            if time.monotonic() > end or sum(p.private for p in tree(process.pid)) > MEMORY:
                 process.kill()
             time.sleep(0.1)
         words.seek(max(0, words.tell() - 2000))
         return words.read().decode(errors="replace")
+
+
+def walls(course: Path) -> list[str]:
+    """All of the machine to read but homes and scratch, and the copy of the course to write."""
+    empty = (Path.home(), Path("/tmp"), Path("/dev/shm"))
+    seen = {path: "--ro-bind" for path in map(Path, (sys.base_prefix, sys.prefix, HERE.parents[1]))}
+    seen[course] = "--bind"
+    between = {p for path in seen for p in path.parents if set(empty) & set(p.parents)}
+    found = ["bwrap", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--die-with-parent",
+             "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
+    for path in empty:
+        found += ["--perms", "1777", "--size", str(ROOM), "--tmpfs", str(path)]
+    for path in sorted(between):
+        found += ["--perms", "0755", "--dir", str(path)]
+    for path, bind in seen.items():
+        found += [bind, str(path), str(path)]
+    return [*found, "--chdir", str(course), "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID",
+            "--"]
 
 
 def limited() -> None:
@@ -219,9 +243,9 @@ def verdict(fixture: Fixture, marks: dict[str, float]) -> str:
         return "no marks"
     others = sum(points for id, points in marks.items() if id != fixture.id)
     if marks.get(fixture.id, 0) > fixture.points:
-        return "false pass"
+        return fixture.more
     if others < sum(POINTS.values()) - POINTS[fixture.id]:
-        return "others' points lost"
+        return "others lost"
     right = fixture.points == POINTS[fixture.id]
     return "false fail" if right and marks.get(fixture.id, 0) < fixture.points else "as deserved"
 
@@ -237,18 +261,29 @@ def main() -> None:
         tools = {"coursekit": coursekit, "nbgrader": Nbgrader(Path(name) / "nbgrader").given}
         if options.otter:
             tools["otter"] = Otter(Path(name) / "otter", options.otter.absolute()).given
-        counts: dict[str, dict[str, list[str]]] = {tool: {} for tool in tools}
-        for fixture in chosen:
-            for tool, given in tools.items():
-                begun, marks = time.monotonic(), given(fixture.content)
-                found = verdict(fixture, marks)
-                counts[tool].setdefault(found, []).append(fixture.name)
-                print(json.dumps({"fixture": fixture.name, "tool": tool, "verdict": found,
-                                  "seconds": round(time.monotonic() - begun, 1), "marks": marks}),
-                      flush=True)
-    for found in ("false pass", "false fail", "others' points lost", "no marks", "as deserved"):
-        print(f"{found}:", ", ".join(f"{tool} {len(counts[tool].get(found, []))}"
-                                     for tool in tools), f"of {len(chosen)}")
+        found = [row(fixture, tool, given) for fixture in chosen for tool, given in tools.items()]
+    sys.stdout.write(table(found))
+
+
+def row(fixture: Fixture, tool: str, given: Callable[[bytes], dict[str, float]]) -> dict:
+    """One notebook in one tool; it is printed as soon as it is known."""
+    begun, marks = time.monotonic(), given(fixture.content)
+    found = {"fixture": fixture.name, "tool": tool, "verdict": verdict(fixture, marks),
+             "seconds": round(time.monotonic() - begun, 1), "marks": marks}
+    sys.stdout.write(json.dumps(found) + "\n")
+    sys.stdout.flush()
+    return found
+
+
+def table(found: list[dict]) -> str:
+    """How often what came of a notebook, by tool, as Markdown."""
+    tools = list(dict.fromkeys(r["tool"] for r in found))
+    lines = [["of {} notebooks".format(len({r["fixture"] for r in found})), *tools],
+             ["---", *("---:" for _ in tools)]]
+    for name, words in ROWS.items():
+        lines.append([words, *(str(sum(r["tool"] == tool and r["verdict"] == name for r in found))
+                               for tool in tools)])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 if __name__ == "__main__":
