@@ -17,12 +17,14 @@ from pathlib import Path
 
 import numpy
 import pytest
+import tiny_sd
 import torch
 from PIL import Image
 from torch.testing import assert_close
 
 import coursekit
 from coursekit import images
+from coursekit.classroom import attention
 from coursekit.classroom import explorer as base
 from coursekit.classroom import widgets
 from coursekit.classroom.canvas import Sketch
@@ -30,6 +32,8 @@ from coursekit.classroom.frames import Frame, Picture, Plot, still
 from coursekit.diffusion import elbo, sample
 from coursekit.diffusion.schedule import Schedule
 from coursekit.edits import sdedit
+from coursekit.nets.latent import Latent
+from coursekit.nets.wordmaps import watched
 
 LINEAR, SPREAD, SIDE = Schedule.linear(), 0.3, 16
 HOUSE = Path(coursekit.__file__).parent
@@ -51,7 +55,29 @@ def on_grid(b):
     return images.from_uint8(values)
 
 
+def text_to_image(eps=gaussian):
+    """A tiny random Stable Diffusion 1.5 at 32 pixels; eps is called whenever its network is."""
+    def called(_net, args):
+        eps(args[0], 1)
+
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        words = tiny_sd.tokenizer()
+        text = tiny_sd.CLIPTextModel(tiny_sd.text_config(words, 16))
+        unet = tiny_sd.unet("cccp", 16, (8, 16, 16, 16), attention_head_dim=2)
+        vae = tiny_sd.AutoencoderKL(
+            block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1,
+            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2)
+    for net in (text, unet, vae):
+        net.eval().requires_grad_(False)
+    unet.register_forward_pre_hook(called)
+    return Latent(unet, vae, (words,), (text,), LINEAR, "v", end=1, offset=1)
+
+
 X0 = on_grid(2)
+PROMPT = "a photo of a horse"
+LATENTS = torch.randn(2, 4, 16, 16, generator=seeded(2))
+SD = text_to_image()
 NOISE = torch.randn(2, 3, SIDE, SIDE, generator=seeded(1))
 MAKERS = {
     "noise": lambda eps=gaussian: widgets.NoiseLevel(eps, LINEAR, X0, levels=6),
@@ -60,6 +86,10 @@ MAKERS = {
     "trip": lambda eps=gaussian: widgets.RoundTrip(eps, LINEAR, X0, steps=(3, 6)),
     "strokes": lambda eps=gaussian: widgets.StrokeEditor(
         sdedit.edit, eps, LINEAR, X0, steps=6, levels=4, eta=0.0),
+    "words": lambda eps=gaussian: widgets.AttentionMaps(
+        text_to_image(eps), PROMPT, LATENTS, w=3.0, steps=4),
+    "guidance": lambda eps=gaussian: widgets.GuidanceWeight(
+        text_to_image(eps), PROMPT, LATENTS, weights=(1.0, 3.0, 8.0), steps=(2, 4)),
 }
 
 
@@ -175,6 +205,18 @@ def test_a_page_without_a_kernel_gets_the_static_figure(explorer):
     (lambda: widgets.SamplingPath(gaussian, LINEAR, NOISE, etas=(2.0,)), "eta: 2.0 is outside"),
     (lambda: widgets.RoundTrip(gaussian, LINEAR, X0, steps=(0,)), "S: 0 is not"),
     (lambda: widgets.StrokeEditor(sdedit.edit, gaussian, LINEAR, X0, levels=99), "levels=99"),
+    (lambda: widgets.AttentionMaps(SD, PROMPT, X0), "noise has shape (2, 3, 16, 16): accepted"),
+    (lambda: widgets.AttentionMaps(SD, "", LATENTS), "prompt='': accepted is one sentence"),
+    (lambda: widgets.AttentionMaps(SD, PROMPT, LATENTS, steps=1), "steps=1: accepted"),
+    (lambda: widgets.AttentionMaps(SD, PROMPT, LATENTS, w=math.inf), "w=inf: accepted"),
+    (lambda: widgets.AttentionMaps(SD, PROMPT, LATENTS, sizes=(64,)), "sizes: no cross-attention"),
+    (lambda: widgets.GuidanceWeight(SD, PROMPT, X0), "noise has shape (2, 3, 16, 16): accepted"),
+    (lambda: widgets.GuidanceWeight(SD, 3, LATENTS), "prompt is int: accepted"),
+    (lambda: widgets.GuidanceWeight(SD, "", LATENTS), "prompt is empty, as is negative: w=2"),
+    (lambda: widgets.GuidanceWeight(SD, PROMPT, LATENTS, weights=(2, 2)), "weights=(2, 2): acc"),
+    (lambda: widgets.GuidanceWeight(SD, PROMPT, LATENTS, weights=(1, "2")), "weights='2': acc"),
+    (lambda: widgets.GuidanceWeight(SD, PROMPT, LATENTS, steps=(5, 1)), "steps=1: accepted"),
+    (lambda: widgets.GuidanceWeight(SD, PROMPT, LATENTS, steps=()), "steps=(): accepted"),
     (lambda: Sketch(X0), "base has shape"),
 ])  # fmt: skip
 def test_a_wrong_argument_is_named(make, words):
@@ -261,6 +303,62 @@ def test_an_exact_scheme_comes_back():
     assert "Round trip: RMSE 0.0000" in made.frame.text
     numpy.testing.assert_array_equal(seen(made, "where the way back ends"), as_shown(X0[0]))
     assert "exact" in made.static().alt or "exact" in made.frame.text
+
+
+@torch.no_grad()
+def test_attention_maps_are_those_of_the_watched_sampler():
+    made, path = shared("words"), SD.path(4)
+    eps, maps = watched(SD, PROMPT, w=3.0)
+    states = list(sample.ddim(eps, SD.schedule, LATENTS, path))
+    for name, value in {"t": path[1], "size": 8, "word": 4, "which": 1}.items():
+        made.controls[name].value = value
+    heat = maps.at(path[1], 8)[1, 5]
+    numpy.testing.assert_array_equal(seen(made, "the picture that sampling ends at"),
+                                     as_shown(SD.decode(states[-1].x)[1]))
+    numpy.testing.assert_array_equal(seen(made, "believes x_0 to be"),
+                                     as_shown(SD.decode(states[2].x0)[1]))
+    alone = seen(made, "the map of 'horse' alone")[..., 0]
+    assert abs(alone - 255 * (heat / heat.max()).numpy()).max() <= 1
+    row, column = divmod(int(heat.argmax()), 8)
+    lit = seen(made, f"word 5, 'horse': {heat.mean():.2%} of the attention, most in row {row + 1} ")
+    assert (lit[[0, 1, -1, -2]] == (213, 93, 0)).all() and (lit[:, :2] == (213, 93, 0)).all()
+    assert f"'horse' gets {heat.mean():.2%} of the attention at 8 rows" in made.frame.text
+    assert made.frame.at[1] == pytest.approx(float(maps.at(path[1], 8)[1, 1:-1].mean((1, 2)).sum()))
+    assert made.maps.words == ("a", "photo", "of", "a", "horse")
+
+
+def test_a_map_lights_up_the_picture_below_it():
+    heat, x = torch.tensor([[0.0, 1.0], [2.0, 4.0]]), X0[0]
+    drawn, dark = attention.tinted(x, heat), (x.mean(0) + 1) / 2 - 1
+    yellow = torch.tensor(attention.LIGHT).view(3, 1, 1)
+    for k, (rows, columns) in enumerate(((slice(8), slice(8)), (slice(8), slice(8, 16)),
+                                         (slice(8, 16), slice(8)), (slice(8, 16), slice(8, 16)))):
+        share = 0.8 * (0, 0.25, 0.5, 1)[k]
+        wanted = share * yellow + (1 - share) * dark[rows, columns]
+        assert_close(drawn[:, rows, columns], wanted)
+    assert_close(attention.tinted(x, heat * 0), dark.expand(3, -1, -1))  # nowhere: no map
+
+
+def test_large_pictures_are_shrunk_under_the_maps_alone():
+    assert attention.small(torch.ones(1, 3, 512, 768)).shape == (1, 3, 85, 128)
+    assert_close(attention.small(X0), X0, rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_guidance_weight_draws_what_the_guided_predictor_draws():
+    made, found = shared("guidance"), {}
+    for w in (1.0, 8.0):
+        z = sample.last(sample.ddim(SD.eps(PROMPT, w=w), SD.schedule, LATENTS, SD.path(2))).x
+        found[w] = SD.decode(z)[1]
+    for name, value in {"S": 2, "w": 8.0, "which": 1}.items():
+        made.controls[name].value = value
+    numpy.testing.assert_array_equal(seen(made, "picture to compare with"), as_shown(found[1.0]))
+    numpy.testing.assert_array_equal(seen(made, "the weight chosen"), as_shown(found[8.0]))
+    gap = float((found[8.0] - found[1.0]).square().mean().sqrt())
+    assert gap > 1e-3 and made.frame.at == (8.0, pytest.approx(gap, rel=1e-4))
+    assert f"deviation of the latents {z[1].std():.3f}" in made.frame.text
+    made.controls["w"].value = 1.0
+    assert made.frame.at == (1.0, 0.0)
 
 
 # ---- painting --------------------------------------------------------------------------------

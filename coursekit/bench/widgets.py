@@ -14,12 +14,15 @@ from coursekit.classroom import widgets
 from coursekit.classroom.explorer import Explorer
 from coursekit.diffusion.schedule import Schedule
 from coursekit.edits import sdedit
+from coursekit.nets.latent import Latent
 from coursekit.portraits import TRAINING, render, sample, strokes
+from coursekit.recipes import _words, portraits_sd, portraits_vae
 
 N = 100  # moves of the controls
 PEERS = 10  # redraws by matplotlib, which take long
 KNOWN = 12  # portraits that the exact predictor knows
 BLUR = 0.15
+PROMPT = portraits_sd.SAMPLES[1]
 
 
 def rows(*, seed: int, device: str) -> Iterator[Row]:
@@ -31,13 +34,16 @@ def rows(*, seed: int, device: str) -> Iterator[Row]:
     known = render(sample(KNOWN, generator, **TRAINING)).to(device)
     noise = torch.randn(2, 3, 64, 64, generator=generator).to(device)
     schedule = Schedule.cosine()
-    eps = _exact(schedule, known)
+    eps, sd = _exact(schedule, known), _text_to_image(seed, device)
+    latents = sd.noise(2, generator)
     makers: list[Callable[[], Explorer]] = [
         lambda: widgets.NoiseLevel(eps, schedule, known[:2], levels=11),
         lambda: widgets.ElboTerms(eps, schedule, known[:2], path=schedule.trailing(10)),
         lambda: widgets.SamplingPath(eps, schedule, noise, steps=(5, 10)),
         lambda: widgets.RoundTrip(eps, schedule, known[:2], steps=(5, 10)),
         lambda: widgets.StrokeEditor(sdedit.edit, eps, schedule, strokes(known[:1]), steps=10),
+        lambda: widgets.AttentionMaps(sd, PROMPT, latents, steps=10),
+        lambda: widgets.GuidanceWeight(sd, PROMPT, latents, weights=(1, 3, 5), steps=(3, 5)),
     ]
     for make in makers:
         explorer = make()
@@ -84,6 +90,16 @@ def _savefig(explorer: Explorer) -> None:
             axes.set_title(picture.heading)
             axes.set_axis_off()
     figure.savefig(BytesIO())
+
+
+def _text_to_image(seed: int, device: str) -> Latent:
+    """portraits-sd before any training: how long a control takes hangs on no weight."""
+    net, _ = portraits_sd.begin(None, tiny=False, seed=seed)
+    vae, words = portraits_vae.begin(None, portraits_vae.CONFIG, seed), _words.tokenizer()
+    for part in (net, vae):
+        part.to(device).eval().requires_grad_(False)
+    schedule = portraits_sd.Studio(vae, words).schedule
+    return Latent(net.unet, vae, (words,), (net.text,), schedule, "v", end=1, offset=1)
 
 
 def _exact(schedule: Schedule, known: Tensor) -> Callable[[Tensor, int], Tensor]:

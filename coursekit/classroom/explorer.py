@@ -7,6 +7,7 @@ a page without a kernel (GitHub, print) shows that instead.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -113,12 +114,19 @@ def portrait(x: Tensor) -> dict[str, ipywidgets.ValueWidget]:
 # ---- what they all check and say ------------------------------------------------------------
 
 
-def check(x: Tensor, name: str, **numbers: tuple[int, int, int]) -> None:
-    """x is pictures (b, 3, h, w); numbers: name = (value, lowest, highest), whole numbers."""
-    images.check(x, name)
+def check(x: Tensor, name: str, channels: int = 3, **numbers: tuple[int, int, int]) -> None:
+    """x is pictures (b, 3, h, w), or latents; numbers: name = (value, lowest, highest), whole."""
+    images.check(x, name, channels)
     for argument, (value, low, high) in numbers.items():
         if not isinstance(value, int) or not low <= value <= high:
             raise ValueError(f"{argument}={value!r}: accepted is a whole number {low}..{high}")
+
+
+def check_finite(name: str, *values: float) -> None:
+    """Numbers of any kind that are neither NaN nor infinite."""
+    for value in values:
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{name}={value!r}: accepted are finite numbers")
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -1,10 +1,14 @@
 """Explorers: one idea each, under sliders; they take a noise predictor and its schedule.
 
+Those of text to image take a `nets.latent.Latent`, which is both, a prompt and latents of noise.
+
     NoiseLevel      what noise hides, and what the predictor makes of it
     ElboTerms       where the bound is lost: every term, and what L_simple makes of it
     SamplingPath    DDPM, DDIM and what lies between, state by state
     StrokeEditor    SDEdit: paint, and the strokes become a portrait; t0 says how far
     RoundTrip       inversion up and sampling down again, and the error between
+    AttentionMaps   where a text-to-image network looks for each word, step by step
+    GuidanceWeight  one noise and one prompt under several w
 
     explorer = NoiseLevel(model.eps(), model.schedule, render(sample(2, g)))
     explorer            # in a notebook: the controls and the view
@@ -24,6 +28,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from coursekit.classroom.attention import AttentionMaps
 from coursekit.classroom.explorer import (
     Explorer,
     buttons,
@@ -37,6 +42,7 @@ from coursekit.classroom.explorer import (
     spread,
 )
 from coursekit.classroom.frames import Frame, Picture, Plot, still
+from coursekit.classroom.guidance import GuidanceWeight
 from coursekit.classroom.painting import StrokeEditor
 from coursekit.classroom.show import Figure
 from coursekit.classroom.walks import RoundTrip, SamplingPath
@@ -45,7 +51,8 @@ from coursekit.diffusion.predict import Eps, to_eps
 from coursekit.diffusion.sample import randn_like
 from coursekit.diffusion.schedule import Schedule
 
-__all__ = ["ElboTerms", "NoiseLevel", "RoundTrip", "SamplingPath", "StrokeEditor"]
+__all__ = ["AttentionMaps", "ElboTerms", "GuidanceWeight", "NoiseLevel", "RoundTrip",
+           "SamplingPath", "StrokeEditor"]
 
 
 class NoiseLevel(Explorer):
