@@ -62,6 +62,10 @@ CELLS = [
     "widgets.SamplingPath(eps, schedule, torch.randn(2, 3, 64, 64, generator=g), steps=(5, 10))",
     "widgets.RoundTrip(eps, schedule, known[:1], steps=(5, 10))",
     "widgets.StrokeEditor(sdedit.edit, eps, schedule, portraits.strokes(known[:1]), eta=0.0)",
+    "from coursekit.bench.widgets import PROMPT, text_to_image\n"
+    "sd = text_to_image(0, 'cpu')\n"
+    "widgets.AttentionMaps(sd, PROMPT, sd.noise(1, g), steps=5)",
+    "widgets.GuidanceWeight(sd, PROMPT, sd.noise(1, g), weights=(1, 2, 3, 5, 8), steps=(2, 3))",
 ]
 
 
@@ -297,11 +301,12 @@ def paint(browser, editor):
 @pytest.fixture(scope="module")
 def opened(browser, server):
     open_and_run(browser, server, "explorers.ipynb", RUN)
-    until(lambda: len(explorers(browser)) == 5, PATIENCE, "five explorers on the page")
+    until(lambda: len(explorers(browser)) == 7, PATIENCE, "seven explorers on the page")
     return explorers(browser)
 
 
-@pytest.mark.parametrize("which", range(4), ids=["noise", "elbo", "path", "round-trip"])
+@pytest.mark.parametrize("which", [0, 1, 2, 3, 5, 6], ids=[
+    "noise", "elbo", "path", "round-trip", "attention", "guidance"])
 def test_a_slider_moves_the_picture_within_200_ms(browser, opened, which):
     explorer = opened[which]
     p95 = numpy.percentile(press_arrows(browser, explorer, 20), 95)

@@ -34,7 +34,7 @@ def rows(*, seed: int, device: str) -> Iterator[Row]:
     known = render(sample(KNOWN, generator, **TRAINING)).to(device)
     noise = torch.randn(2, 3, 64, 64, generator=generator).to(device)
     schedule = Schedule.cosine()
-    eps, sd = _exact(schedule, known), _text_to_image(seed, device)
+    eps, sd = _exact(schedule, known), text_to_image(seed, device)
     latents = sd.noise(2, generator)
     makers: list[Callable[[], Explorer]] = [
         lambda: widgets.NoiseLevel(eps, schedule, known[:2], levels=11),
@@ -92,7 +92,7 @@ def _savefig(explorer: Explorer) -> None:
     figure.savefig(BytesIO())
 
 
-def _text_to_image(seed: int, device: str) -> Latent:
+def text_to_image(seed: int, device: str) -> Latent:
     """portraits-sd before any training: how long a control takes hangs on no weight."""
     net, _ = portraits_sd.begin(None, tiny=False, seed=seed)
     vae, words = portraits_vae.begin(None, portraits_vae.CONFIG, seed), _words.tokenizer()
