@@ -75,7 +75,8 @@ class GuidanceWeight(Explorer):
     def draw(self, w: float, S: int, which: int = 0) -> Frame:
         first, x0, x = self._first, self._x[self._first, S][which], self._x[w, S][which]
         gap, beyond, sd = (found[w, S][which] for found in (self._moved, self._beyond, self._sd))
-        row = [Picture(f"w = {first:g}", x0, f"the picture to compare with, w = {first:g}, S = {S}"),
+        row = [Picture(f"w = {first:g}", x0,
+                       f"the picture to compare with: w = {first:g}, S = {S}"),
                Picture(f"w = {w:g}", x, f"the picture under the weight chosen, w = {w:g}, S = {S}"),
                Picture("difference", x - x0,
                        f"what the weight changed, RMSE {gap:.3f}; grey is nothing")]

@@ -48,7 +48,7 @@ class WordMaps:
         return self.columns[1:-1]
 
     def at(self, t: int, size: int) -> Tensor:
-        """The maps (b, columns, h, w) at time t; ValueError for a time or size that was not seen."""
+        """The maps (b, columns, h, w) at time t; ValueError for a time or size not seen."""
         for name, value, known in (("t", t, self.steps), ("size", size, self.sizes)):
             if value not in known:
                 raise ValueError(f"{name}={value!r} was not watched: accepted are "
