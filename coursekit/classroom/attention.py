@@ -120,8 +120,8 @@ class AttentionMaps(Explorer):
             f"Attention to each word, mean of {len(self._times)} steps, and of one by step",
             [*(row[i:i + ROW] for i in range(0, len(row), ROW)), steps],
             f"A picture drawn for '{self._prompt}', and over it the attention at {n} rows: {said}. "
-            f"The last row shows word {sharp + 1}, '{words[sharp]}', whose map has the sharpest peak, at t = "
-            f"{listed(shown)}. {self._plots[n, 0].alt}", self._plots[n, 0])
+            f"The last row shows word {sharp + 1}, '{words[sharp]}', whose map has the sharpest "
+            f"peak, at t = {listed(shown)}. {self._plots[n, 0].alt}", self._plots[n, 0])
 
 
 # ---- maps as pictures -----------------------------------------------------------------------
