@@ -1,1 +1,1 @@
-"""What teaching needs on top of the methods: metrics, and later pictures, widgets and checks."""
+"""What teaching needs on top of the methods: metrics, pictures, explorers, and checks."""
