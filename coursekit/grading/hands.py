@@ -16,8 +16,10 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -96,7 +98,8 @@ class Process:
         self.line, theirs = context.Pipe()
         self.busy = False
         self._process = context.Process(target=serve, args=(theirs,))
-        self._process.start()
+        with deaf():
+            self._process.start()
         theirs.close()
 
     def do(self, job: tuple) -> tuple[Any, float]:
@@ -126,9 +129,25 @@ class Process:
         self.kill()
 
 
+@contextmanager
+def deaf() -> Iterator[None]:
+    """What is started inside does not hear Ctrl-C until `serve` has said what it is to do then."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # its start would end the silence
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def serve(line: Connection) -> None:
     """The life of a process that grades: jobs come in until the line or its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"  # before torch is loaded: the processes share the cores
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -1,5 +1,6 @@
 """Who grades may die, fail or be stopped at any point: no result changes, none is lost."""
 
+import math
 import os
 import random
 import signal
@@ -16,7 +17,7 @@ import pytest
 import fakes
 from coursekit.grading import crew
 from coursekit.grading.crew import Ground
-from coursekit.grading.hands import Cluster, Local
+from coursekit.grading.hands import Cluster, Local, Process
 from coursekit.grading.record import Submission
 from coursekit.grading.store import Store
 from fakes import GROUND, submissions
@@ -217,6 +218,17 @@ def test_ctrl_c_ends_all_processes_and_keeps_what_was_done(driver, store):
     out, err = child.communicate(timeout=20)
     assert child.returncode == 130 and err == b"" and gone(family, 5)
     assert len(table(store)) >= 30
+
+
+def test_a_process_does_not_hear_ctrl_c_while_it_starts():
+    process = Process()
+    try:
+        for _ in range(100):
+            os.kill(process._process.pid, signal.SIGINT)
+            time.sleep(0.002)
+        assert process.do((math.sqrt, (4,), {}))[0] == 2
+    finally:
+        process.kill()
 
 
 # ---- memory
