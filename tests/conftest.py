@@ -22,6 +22,24 @@ def same_weights_every_time() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory) -> dict:
+    """Tiny untrained checkpoints of Stable Diffusion, by topology; to be read only."""
+    import tiny_sd
+
+    torch.manual_seed(3)
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {name: make(root / name) for name, make in tiny_sd.MAKERS.items()}
+
+
+@pytest.fixture(scope="session")
+def models(folders) -> dict:
+    """What `load_latent` makes of them."""
+    from coursekit import pretrained
+
+    return {name: pretrained.load_latent(folder) for name, folder in folders.items()}
+
+
 def pytest_terminal_summary(terminalreporter) -> None:
     """How many cells of notebooks were executed and compared, over all workers of a run."""
     reports = [r for kind in ("passed", "failed") for r in terminalreporter.getreports(kind)]

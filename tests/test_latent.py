@@ -22,18 +22,6 @@ from coursekit.nets.latent import Latent
 CAT, DOG = "a photo of a cat", "a dog"
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    torch.manual_seed(3)
-    root = tmp_path_factory.mktemp("checkpoints")
-    return {name: make(root / name) for name, make in tiny_sd.MAKERS.items()}
-
-
-@pytest.fixture(scope="module")
-def models(folders):
-    return {name: pretrained.load_latent(folder) for name, folder in folders.items()}
-
-
 @pytest.fixture(params=tiny_sd.MAKERS)
 def name(request):
     return request.param

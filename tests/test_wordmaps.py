@@ -16,18 +16,6 @@ TOKENS = {"a": [1], "photo": [2], "of": [3], "a again": [4], "HORSE,": [5, 6, 7,
 SIZES = {"sd15": (16, 8), "sd21": (16, 8), "sdxl": (8,)}
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    torch.manual_seed(3)
-    root = tmp_path_factory.mktemp("checkpoints")
-    return {name: make(root / name) for name, make in tiny_sd.MAKERS.items()}
-
-
-@pytest.fixture(scope="module")
-def models(folders):
-    return {name: pretrained.load_latent(folder) for name, folder in folders.items()}
-
-
 @pytest.fixture(params=tiny_sd.MAKERS)
 def name(request):
     return request.param
