@@ -9,6 +9,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import pytest
 import torch
 
+TOPOLOGIES = ("sd15", "sd21", "sdxl")  # the makers of tiny_sd, which is slow to import
+
 
 @pytest.fixture
 def generator() -> torch.Generator:
@@ -29,7 +31,7 @@ def folders(tmp_path_factory) -> dict:
 
     torch.manual_seed(3)
     root = tmp_path_factory.mktemp("checkpoints")
-    return {name: make(root / name) for name, make in tiny_sd.MAKERS.items()}
+    return {name: tiny_sd.MAKERS[name](root / name) for name in TOPOLOGIES}
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +40,18 @@ def models(folders) -> dict:
     from coursekit import pretrained
 
     return {name: pretrained.load_latent(folder) for name, folder in folders.items()}
+
+
+@pytest.fixture(params=TOPOLOGIES)
+def topology(request) -> str:
+    """Each kind of Stable Diffusion in turn."""
+    return request.param
+
+
+@pytest.fixture
+def sd(models, topology):
+    """The tiny model of that kind."""
+    return models[topology]
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

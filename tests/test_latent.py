@@ -22,16 +22,6 @@ from coursekit.nets.latent import Latent
 CAT, DOG = "a photo of a cat", "a dog"
 
 
-@pytest.fixture(params=tiny_sd.MAKERS)
-def name(request):
-    return request.param
-
-
-@pytest.fixture
-def sd(models, name):
-    return models[name]
-
-
 @pytest.fixture
 def folder(folders, tmp_path):
     """A copy of the smallest checkpoint, to damage."""
@@ -58,30 +48,30 @@ def draw(sd, z, steps, *args, **more):
 # ---- beside diffusers -----------------------------------------------------------------------
 
 
-def test_a_few_steps_are_the_pipelines(pipes, name, sd, generator):
+def test_a_few_steps_are_the_pipelines(pipes, topology, sd, generator):
     for w, negative, size in ((1.0, None, None), (5.0, None, None), (3.0, "a horse", (64, 96))):
         z = sd.noise(2, generator, size)
         h, v = (sd.factor * n for n in z.shape[2:])
-        theirs = pipes[name](
+        theirs = pipes[topology](
             [CAT, DOG], negative_prompt=negative and [negative] * 2, latents=z, guidance_scale=w,
             num_inference_steps=2, height=h, width=v, output_type="latent").images
         assert_close(draw(sd, z, 2, [CAT, DOG], negative or "", w), theirs, rtol=0, atol=1e-4)
 
 
 @pytest.mark.slow
-def test_thirty_guided_steps_are_the_pipelines(pipes, name, sd, generator):
+def test_thirty_guided_steps_are_the_pipelines(pipes, topology, sd, generator):
     z = sd.noise(1, generator)
-    theirs = pipes[name](CAT, latents=z, guidance_scale=5.0, num_inference_steps=30,
-                                     output_type="pt").images
+    theirs = pipes[topology](CAT, latents=z, guidance_scale=5.0, num_inference_steps=30,
+                             output_type="pt").images
     z = draw(sd, z, 30, CAT, w=5.0)
     assert_close((sd.decode(z) / 2 + 0.5).clamp(0, 1), theirs, rtol=0, atol=1e-4)
 
 
 @torch.no_grad()
-def test_text_is_the_pipelines(pipes, name, sd):
+def test_text_is_the_pipelines(pipes, topology, sd):
     """Both texts, and what stands for no negative prompt."""
-    pipe = pipes[name]
-    if name == "sdxl":
+    pipe = pipes[topology]
+    if topology == "sdxl":
         tokens, none, pooled, no_pool = pipe.encode_prompt(CAT, device="cpu")
         assert_close(sd.text(CAT).pooled, pooled)
         assert none.abs().max() == 0 and no_pool.abs().max() == 0 and sd.zeros
@@ -197,14 +187,14 @@ BLOCKS = {"sd15": 16, "sd21": 16, "sdxl": 70}
 
 
 @torch.no_grad()
-def test_the_topology_is_the_real_ones(sd, name, generator):
+def test_the_topology_is_the_real_ones(sd, topology, generator):
     text = sd.text(CAT)
     eps, x = sd.eps(text), sd.noise(1, generator)
     with controlled(sd.unet) as sites:
         eps(x, 500)
-    assert len(sites) == 2 * BLOCKS[name]
-    assert [s.is_cross for s in sites] == [False, True] * BLOCKS[name]
-    if name != "sdxl":
+    assert len(sites) == 2 * BLOCKS[topology]
+    assert [s.is_cross for s in sites] == [False, True] * BLOCKS[topology]
+    if topology != "sdxl":
         blocks = [f"down_blocks.{i}.attentions.{j}" for i in (0, 1, 2) for j in (0, 1)]
         blocks += ["mid_block.attentions.0"]
         blocks += [f"up_blocks.{i}.attentions.{j}" for i in (1, 2, 3) for j in (0, 1, 2)]

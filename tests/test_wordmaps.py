@@ -1,7 +1,6 @@
 """Maps of words: what diffusers' own attention gives, joined by hand, and no change to samples."""
 
 import pytest
-import tiny_sd
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch.testing import assert_close
@@ -14,16 +13,6 @@ PROMPT = "a photo of a HORSE, a"
 TOKENS = {"a": [1], "photo": [2], "of": [3], "a again": [4], "HORSE,": [5, 6, 7, 8, 9, 10],
           "a at last": [11]}
 SIZES = {"sd15": (16, 8), "sd21": (16, 8), "sdxl": (8,)}
-
-
-@pytest.fixture(params=tiny_sd.MAKERS)
-def name(request):
-    return request.param
-
-
-@pytest.fixture
-def sd(models, name):
-    return models[name]
 
 
 @pytest.fixture
@@ -58,12 +47,12 @@ def theirs(sd, x, t, w, size, monkeypatch):
 
 @torch.no_grad()
 @pytest.mark.parametrize("w", [1.0, 6.0])
-def test_maps_are_those_of_diffusers_own_attention(sd, name, w, generator, monkeypatch):
+def test_maps_are_those_of_diffusers_own_attention(sd, topology, w, generator, monkeypatch):
     """A picture that is not square, two of them, with and without guidance."""
     x = sd.noise(2, generator, (16 * sd.factor, 24 * sd.factor))
-    eps, maps = watched(sd, PROMPT, w=w, sizes=SIZES[name])
+    eps, maps = watched(sd, PROMPT, w=w, sizes=SIZES[topology])
     eps(x, 700)
-    for n in SIZES[name]:
+    for n in SIZES[topology]:
         size = (n, n * 24 // 16)
         found = maps.at(700, n)
         assert found.shape == (2, 8, *size)
@@ -71,12 +60,12 @@ def test_maps_are_those_of_diffusers_own_attention(sd, name, w, generator, monke
 
 
 @torch.no_grad()
-def test_the_columns_of_a_pixel_sum_to_one(sd, name, generator):
-    eps, maps = watched(sd, PROMPT, w=3.0, sizes=SIZES[name])
+def test_the_columns_of_a_pixel_sum_to_one(sd, topology, generator):
+    eps, maps = watched(sd, PROMPT, w=3.0, sizes=SIZES[topology])
     last(ddim(eps, sd.schedule, sd.noise(1, generator), sd.path(3)))
     assert list(maps.steps) == sd.path(3)[:-1]  # the sampler's own times
     for t in maps.steps:
-        for n in SIZES[name]:
+        for n in SIZES[topology]:
             assert_close(maps.at(t, n).sum(1), torch.ones(1, n, n), rtol=0, atol=1e-5)
             assert maps.at(t, n).min() >= 0
     mean = sum(maps.at(t, 8) for t in maps.steps) / len(maps.steps)
@@ -85,10 +74,10 @@ def test_the_columns_of_a_pixel_sum_to_one(sd, name, generator):
 
 @torch.no_grad()
 @pytest.mark.parametrize("w", [1.0, 5.0])
-def test_the_samples_are_those_of_a_sampler_that_nobody_watches(sd, name, w, generator):
+def test_the_samples_are_those_of_a_sampler_that_nobody_watches(sd, topology, w, generator):
     noise, path = sd.noise(2, generator), sd.path(4)
     plain = last(ddim(sd.eps(PROMPT, "a dog", w), sd.schedule, noise, path)).x
-    eps, _ = watched(sd, PROMPT, "a dog", w, sizes=SIZES[name])
+    eps, _ = watched(sd, PROMPT, "a dog", w, sizes=SIZES[topology])
     assert_close(last(ddim(eps, sd.schedule, noise, path)).x, plain, rtol=0, atol=1e-5)
 
 

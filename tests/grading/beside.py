@@ -37,7 +37,6 @@ from coursekit.grading.watch import tree
 from coursekit.labs.notebook import written
 
 HERE, LAB, STEM = Path(__file__).parent, "05", "05_ddim"
-HEAD = re.compile(r"# (\d\d-\d): ([a-z-]+), (\d) of (\d)\n# (.+)\n")
 KEPT = re.compile(r"setup|seeded|05-\d-(answer|check)")  # cells; pictures would take minutes
 WRONG = "def sigma(schedule, t, s, eta):\n    return 2.0\n"
 SECONDS, MEMORY, ROOM, PROCESSES = 120.0, 6 * 2**30, 2**28, 200
@@ -55,8 +54,6 @@ def whole(env):
     from coursekit.classroom import check
     assert check.ex("{id}", env["{name}"]) == {points}
 """
-
-
 UNRULY = {"early_reply", "closes_descriptors", "fills_the_disk", "fills_the_inodes",
           "floods_stdout", "tiny_lines"}  # right numbers from code that does harm
 PROBE = "# Right only if"  # as the second line of a fixture
@@ -96,9 +93,9 @@ def short(content: bytes, change=lambda book: None) -> bytes:
 def fixtures() -> Iterator[Fixture]:
     """The honest notebook first, then bad answers, then changes around a wrong one."""
     yield Fixture("honest", short(handed.alone(LAB)), "05-1", POINTS["05-1"])
-    for path in sorted((HERE / "bad").glob("*.py")):
+    for path in handed.BAD:
         source = path.read_text(encoding="utf-8")
-        id, _, points, _, _ = HEAD.match(source).groups()
+        id, _, points, _, _ = handed.HEAD.match(source).groups()
         page = handed.alone(LAB, **{f"_{id.replace('-', '_')}": source})
         more = "leak" if PROBE in source else "harm" if path.stem in UNRULY else "false pass"
         yield Fixture(path.stem, short(page), id, int(points), more)
@@ -128,7 +125,7 @@ class Tool:
             copy = Path(name) / "course"
             shutil.copytree(self.course, copy)
             self.hand_in(copy, content)
-            self.said = confined(self.command, copy)
+            confined(self.command, copy)
             try:
                 return self.marks(copy)
             except (OSError, ValueError):
@@ -195,23 +192,22 @@ def environment(home: Path) -> dict[str, str]:
     return {"PATH": path, "HOME": str(home), "OMP_NUM_THREADS": "1"}
 
 
-def confined(command: tuple[str, ...], course: Path) -> str:
-    """Run a command in the copy of a course until it ends or must be ended; its last words."""
+def confined(command: tuple[str, ...], course: Path) -> None:
+    """Run a command in the copy of a course until it ends or must be ended."""
     uid, lock = slot.take()
     for path in (course, *course.rglob("*")):
         os.chown(path, uid, uid)
-    with lock, tempfile.TemporaryFile() as words:
+    with lock:
         process = subprocess.Popen(
             [*walls(course), "setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups",
-             "--no-new-privs", *command], env=environment(course), stdout=words, stderr=words,
-            stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=limited)
+             "--no-new-privs", *command], env=environment(course), stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            preexec_fn=limited)
         end = time.monotonic() + SECONDS
         while process.poll() is None:
             if time.monotonic() > end or sum(p.private for p in tree(process.pid)) > MEMORY:
                 process.kill()
             time.sleep(0.1)
-        words.seek(max(0, words.tell() - 2000))
-        return words.read().decode(errors="replace")
 
 
 def walls(course: Path) -> list[str]:

@@ -12,6 +12,8 @@ from coursekit.labs.notebook import read, written
 
 ANSWER = re.compile(r"(\d\d-\d)-answer")
 MUTANTS = Path(__file__).parent.parent / "mutants"
+BAD = sorted((Path(__file__).parent / "bad").glob("*.py"))
+HEAD = re.compile(r"# (\d\d-\d): ([a-z-]+), (\d) of (\d)\n# (.+)\n")  # of a bad answer
 
 
 def stem(lab):

@@ -7,19 +7,16 @@ of it, and an honest notebook gets the same record as before, byte by byte.
 """
 
 import os
-import re
 import time
 from pathlib import Path
 
 import pytest
-from handed import alone, answers, records
+from handed import BAD, HEAD, alone, answers, records
 
 from coursekit.grading import sandbox
 from coursekit.grading.trusted import grade
 from coursekit.grading.watch import owned, tree
 
-BAD = sorted((Path(__file__).parent / "bad").glob("*.py"))
-HEAD = re.compile(r"# (\d\d-\d): ([a-z-]+), (\d) of (\d)\n# (.+)\n")
 KEY = b"a key of this test"
 LIMITS = sandbox.Limits(cell=3.0, memory=2**30)
 SECONDS = 5.0 + 2.0  # the exercise's limit for a case, and what it may take to notice and to end it
