@@ -351,6 +351,24 @@ def test_a_notebook_keeps_few_colours_that_look_the_same(generator):
     assert len(show.few_colours(plain.png)) <= len(plain.png)
 
 
+def test_lines_keep_their_colours_beside_large_pictures():
+    from PIL import ImageColor
+
+    page = show.Canvas(figsize=(8, 7))
+    show.FigureCanvasAgg(page)
+    above, below = page.subplots(2, 1, height_ratios=(6, 1))
+    yellow = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(0))
+    yellow[..., 2] *= 0.3
+    above.imshow(yellow.numpy(), interpolation="nearest")
+    for i, colour in enumerate(show.COLOURS):
+        below.plot([0, 1], [i, i], color=colour)
+    stream = io.BytesIO()
+    page.savefig(stream)
+    shown = Image.open(io.BytesIO(show.few_colours(stream.getvalue()))).convert("RGB")
+    found = {colour for _, colour in shown.getcolors(show.NOTEBOOK_COLOURS)}
+    assert found >= {ImageColor.getrgb(colour) for colour in show.COLOURS}
+
+
 def test_a_notebook_gets_alt_text_and_escaped_words():
     figure = show.sheet(torch.zeros(1, 3, 8, 8), ["<b>"], alt='"grey" & plain', caption="a < b")
     markup = figure._repr_html_()

@@ -18,7 +18,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
-from PIL import Image
+from PIL import Image, ImageColor
 from torch import Tensor
 
 from coursekit.images import check, enlarge, grid, to_uint8, whole
@@ -71,10 +71,14 @@ def few_colours(png: bytes) -> bytes:
 
     A notebook keeps every picture it shows, and noise and film grain hardly compress: a quarter
     of the length, for a difference that takes a search to find. Half as many colours again, and
-    skies and skins fall into flat patches.
+    skies and skins fall into flat patches. The colours of lines are always among them: beside
+    large pictures, two thin lines would share one.
     """
     stream, picture = io.BytesIO(), Image.open(io.BytesIO(png)).convert("RGB")
-    picture.quantize(NOTEBOOK_COLOURS, kmeans=2).save(stream, "png", optimize=True)
+    chosen = picture.quantize(NOTEBOOK_COLOURS - len(COLOURS), kmeans=2)
+    lines = [value for colour in COLOURS for value in ImageColor.getrgb(colour)]
+    chosen.putpalette(chosen.getpalette() + lines)
+    picture.quantize(palette=chosen, dither=Image.Dither.NONE).save(stream, "png", optimize=True)
     return min(stream.getvalue(), png, key=len)
 
 
