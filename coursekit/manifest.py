@@ -16,6 +16,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 OWN_FILES = ("model.safetensors", "config.json", "card.md")
 STEPS_ETA = "steps_eta.jsonl"  # what `coursekit bench steps_eta --json` printed for the weights
 MEASURED = (STEPS_ETA,)  # shipped with a folder of ours where it has them
+PIPELINE = "model_index.json"  # names the folders that make up a pipeline of diffusers
 SHIPPED_SUFFIXES = (".json", ".md", ".safetensors", ".txt")
 
 
@@ -52,8 +53,9 @@ def freeze(folder: str | Path, name: str) -> Path:
     """Copies a finished model into `coursekit/weights/NAME` and enters it into the manifest.
 
     For maintainers: training never writes into the package. A folder of ours gives OWN_FILES and
-    what it has of MEASURED, another one its files with SHIPPED_SUFFIXES; card.md is required.
-    The folder may be the shipped one itself, after a file was added. Returns the new folder.
+    what it has of MEASURED, another one its files with SHIPPED_SUFFIXES, of a pipeline only those
+    of its parts; card.md is required. The folder may be the shipped one itself, after a file was
+    added. Returns the new folder.
     """
     folder, target = Path(folder), WEIGHTS / name
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
@@ -66,7 +68,9 @@ def freeze(folder: str | Path, name: str) -> Path:
     else:
         found = [p.relative_to(folder) for p in _files(folder)
                  if p.suffix in SHIPPED_SUFFIXES and p.name != "log.txt"]
-        files = sorted({*found, Path("card.md")})
+        parts = read_json(folder / PIPELINE, missing_ok=True)  # other folders are of its training
+        files = sorted({*(p for p in found if not parts or p.parts[0] in {*parts, p.name}),
+                        Path("card.md")})
     for file in files:
         if not (folder / file).is_file():
             raise ValueError(f"folder='{folder}' has no {file}: a shipped model needs one")

@@ -172,6 +172,17 @@ def test_freeze_replaces_and_cleans(shipped, folder):
     assert manifest._sums()["two"] == before["two"] and not (shipped / "one/old.txt").exists()
 
 
+def test_freeze_takes_the_parts_of_a_pipeline_and_not_what_its_training_left(shipped, tmp_path):
+    made = tmp_path / "pipeline"
+    for file in ("unet/config.json", "autoencoder/config.json", "card.md", "checkpoint.pt"):
+        (made / file).parent.mkdir(parents=True, exist_ok=True)
+        (made / file).write_text("{}")
+    (made / "model_index.json").write_text('{"unet": ["diffusers", "UNet2DConditionModel"]}')
+    frozen = manifest.freeze(made, "three")
+    found = {p.relative_to(frozen).as_posix() for p in frozen.rglob("*") if p.is_file()}
+    assert found == {"unet/config.json", "card.md", "model_index.json"}
+
+
 def test_freeze_carries_a_measured_table_until_weights_come_without_one(shipped, folder):
     (shipped / "one" / manifest.STEPS_ETA).write_text("{}\n")
     with pytest.raises(ValueError, match="steps_eta.jsonl does not belong"):

@@ -37,7 +37,7 @@ from coursekit.recipes import (
 
 NAME = "portraits-sd"
 WIDTH = 128  # of a token
-UNET = {"sample_size": 16, "block_out_channels": (64, 80, 96), "layers_per_block": 1,
+UNET = {"sample_size": 16, "block_out_channels": (48, 80, 96), "layers_per_block": 1,
         "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         "norm_num_groups": 8, "attention_head_dim": 4, "cross_attention_dim": WIDTH}
@@ -45,8 +45,8 @@ TEXT = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_hidden_layers
         "num_attention_heads": 4}
 SCHEDULER = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction",
              "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
-IMAGES = 1_500_000  # to see in all
-BATCH = {"cpu": 32, "cuda": 256}
+IMAGES = 1_000_000  # to see in all
+BATCH = {"cpu": 16, "cuda": 256}
 LR = {"cpu": 5e-4, "cuda": 1e-3}
 SETTINGS = {"warmup": 500, "decay": 0.4, "ema": 0.999, "clip": 1.0, "min_snr": 5.0}
 EMPTY = 0.125  # share of captions left out
