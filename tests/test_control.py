@@ -90,6 +90,23 @@ def test_explicit_attention_agrees_with_diffusers_own(make):
         torch.testing.assert_close(output((net, inputs)), theirs, rtol=0, atol=2e-6)
 
 
+def test_attention_stays_fused_where_probs_is_not_asked(case, monkeypatch):
+    plain, asked, fused = output(case), [], []
+    kernel = torch.nn.functional.scaled_dot_product_attention
+
+    def counted(q, k, v, **more):
+        fused.append(q.shape)
+        return kernel(q, k, v, **more)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+    with controlled(case[0], probs=lambda site, A: asked.append(site) or A,
+                    where=lambda site: site.index == 1) as sites:
+        torch.testing.assert_close(output(case), plain, atol=2e-6, rtol=0)
+    assert asked == [sites[1]] and len(fused) == len(sites) - 1
+    with controlled(case[0], probs=lambda site, A: 0 * A, where=lambda site: False):
+        assert torch.equal(output(case), plain)
+
+
 def test_probabilities_are_probabilities_and_an_edit_of_them_counts(case):
     seen = []
 

@@ -21,6 +21,7 @@ from coursekit.diffusion.predict import Eps, from_diffusers, from_network
 from coursekit.diffusion.sample import ddim, invert, last
 from coursekit.diffusion.schedule import Schedule
 from coursekit.edits import sdedit
+from coursekit.nets.latent import Latent
 from coursekit.nets.unet import UNet
 
 NAMES = sorted(p.stem for p in Path(edits.__file__).parent.glob("[!_]*.py"))
@@ -77,10 +78,17 @@ def call(module, world: World, seed: int = 0, **changes) -> Tensor:
     """`module.edit` with what it asks for; `changes` win."""
     asked = inspect.signature(module.edit).parameters
     tiny = module.tiny() if hasattr(module, "tiny") else {}
-    tiny = {k: v.to(world.image) if isinstance(v, (Tensor, nn.Module)) else v
-            for k, v in tiny.items()}
+    tiny = {k: moved(v, world.image) for k, v in tiny.items()}
     given = {k: v for k, v in (world.vocabulary(seed) | tiny).items() if k in asked}
     return module.edit(**given | changes)
+
+
+def moved(value, like: Tensor):
+    """What `tiny` gave, in the dtype and place of the picture."""
+    if isinstance(value, Latent):
+        for part in (value.unet, value.vae, *value.encoders):
+            part.to(like)
+    return value.to(like) if isinstance(value, (Tensor, nn.Module)) else value
 
 
 def reconstructions(world: World) -> tuple[Tensor, Tensor]:

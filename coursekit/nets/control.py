@@ -10,7 +10,8 @@ whose attention modules carry their `Attention` class's surface. Controls stack:
 sees what the outer one left. When a block ends, also by an exception, the network is as it was.
 
 Without `probs`, attention stays fused and a control that returns what it was given changes no
-bit; with `probs` the matrix is formed explicitly, which agrees with the fused one to 2e-6.
+bit; with `probs` the matrix is formed explicitly, which agrees with the fused one to 2e-6. It is
+large where a picture looks at itself: `where` keeps the other sites fused.
 """
 
 from collections.abc import Callable, Iterator
@@ -44,18 +45,20 @@ class Site:
 
 QKV = Callable[[Site, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 Probs = Callable[[Site, Tensor], Tensor]
+Where = Callable[[Site], bool]
 # What the control can stand in for. Others (IP-Adapter, added keys) do more: they are refused.
 KNOWN = ("Fused", "AttnProcessor", "AttnProcessor2_0", "_Processor")
 
 
 @contextmanager
-def controlled(net: nn.Module, qkv: QKV | None = None,
-               probs: Probs | None = None) -> Iterator[list[Site]]:
+def controlled(net: nn.Module, qkv: QKV | None = None, probs: Probs | None = None,
+               where: Where | None = None) -> Iterator[list[Site]]:
     """Puts every attention of `net` under control; gives the sites, in order, as they run.
 
     qkv(site, q, k, v) -> (q, k, v)   (b, heads, n, d); k and v may come back with more or fewer
                                       tokens, both with the same number
     probs(site, A) -> A               (b, heads, n, l), rows sum to 1; same shape
+    where(site) -> bool               False: probs is not asked there; None: it is everywhere
 
     Raises ValueError for a network without attention, one with a processor that does more than
     attention, an attention mask during a forward pass, and a verb's answer of a wrong shape.
@@ -74,7 +77,7 @@ def controlled(net: nn.Module, qkv: QKV | None = None,
             before = attn.get_processor()
             restore.callback(attn.set_processor, before)
             outer = before.verbs if isinstance(before, _Processor) else ()
-            attn.set_processor(_Processor(name, sites, maps, (*outer, (qkv, probs))))
+            attn.set_processor(_Processor(name, sites, maps, (*outer, (qkv, probs, where))))
         yield sites
 
 
@@ -105,7 +108,7 @@ class _Processor:
     """Attention as torch's fused one computes it, with the verbs applied on the way."""
 
     def __init__(self, name: str, sites: list[Site], maps: dict[str, tuple[int, int]],
-                 verbs: tuple[tuple[QKV | None, Probs | None], ...]):
+                 verbs: tuple[tuple[QKV | None, Probs | None, Where | None], ...]):
         self.name, self.sites, self.maps, self.verbs = name, sites, maps, verbs
         self.site: Site | None = None
 
@@ -139,14 +142,15 @@ class _Processor:
         return y / getattr(attn, "rescale_output_factor", 1.0)
 
     def _attend(self, attn: nn.Module, site: Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        for qkv in (a for a, _ in self.verbs if a is not None):
+        for qkv in (a for a, _, _ in self.verbs if a is not None):
             asked = q.shape
             q, k, v = qkv(site, q, k, v)
             if q.shape != asked or k.shape != v.shape or k.shape[:2] != asked[:2]:
                 raise ValueError(f"qkv at '{site.name}' gave shapes {tuple(q.shape)}, "
                                  f"{tuple(k.shape)}, {tuple(v.shape)}: expected q "
                                  f"{tuple(asked)} and k, v of one shape with its batch and heads")
-        edits = [p for _, p in self.verbs if p is not None]
+        edits = [p for _, p, where in self.verbs
+                 if p is not None and (where is None or where(site))]
         if not edits:
             return F.scaled_dot_product_attention(q, k, v, scale=attn.scale)
         wide = getattr(attn, "upcast_attention", False)  # Stable Diffusion 2.1 overflows in fp16

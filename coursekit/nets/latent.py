@@ -193,15 +193,16 @@ class Latent:
                for encoder, i in zip(self.encoders, ids, strict=True)]
         return Text(torch.cat([o.hidden_states[-2] for o in out], -1), out[-1].text_embeds)
 
-    def words(self, prompt: str) -> list[tuple[str, list[int]]]:
+    def words(self, prompt: str, pattern: str = r"\S+") -> list[tuple[str, list[int]]]:
         """The words of a prompt in order, each with the positions of its tokens (0 is the start).
 
-        The positions are those of the last axis of a cross-attention's probabilities.
+        The positions are those of the last axis of a cross-attention's probabilities. A word is
+        what `pattern` matches: as it stands, all between two blanks.
         """
         spans = self.tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]
         return [(m[0], [i for i, (a, b) in enumerate(spans)
                         if a < m.end() and b > m.start()])
-                for m in re.finditer(r"\S+", prompt)]
+                for m in re.finditer(pattern, prompt)]
 
     def _ids(self, tokenizer: Any, sentences: list[str]) -> Tensor:
         for sentence in sentences:
@@ -209,8 +210,8 @@ class Latent:
             if n > self.context:
                 raise ValueError(f"prompt={sentence!r:.60} has {n} tokens with its start and end: "
                                  f"accepted are at most {self.context}")
-        return tokenizer(sentences, padding="max_length", max_length=self.context,
-                         return_tensors="pt")["input_ids"].to(self.device)
+        padded = tokenizer(sentences, padding="max_length", max_length=self.context)
+        return torch.tensor(padded["input_ids"], device=self.device)
 
     def _warn_of_unknown(self, sentences: list[str]) -> None:
         known = self.tokenizer.init_kwargs.get("words")
