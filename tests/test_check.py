@@ -29,6 +29,7 @@ import torch
 from coursekit.classroom import check
 from coursekit.classroom.check import board, calls
 from coursekit.classroom.check.exercises import exercise, exercises, labs
+from coursekit.classroom.check.known import build
 from coursekit.classroom.check.run import refusing
 from coursekit.classroom.check.spec import Case, Exercise, Mistake
 from coursekit.classroom.check.verdict import examine
@@ -205,6 +206,7 @@ BAD = {
     "inf": (lambda x, n: x / 0, "values are NaN or infinite"),
     "broadcasts": (lambda x, n: (n * x)[:1], "came float64 tensor (1, 2), wanted float64 tensor"),
     "extra axis": (lambda x, n: (n * x)[None], "an axis of length one too many"),
+    "flattened": (lambda x, n: (n * x).flatten(), "came float64 tensor (6,), wanted float64"),
     "transposed": (lambda x, n: (n * x).T, "the two last axes are the other way round"),
     "dtype": (lambda x, n: (n * x).double(), "must keep the dtype"),
     "numpy": (lambda x, n: (n * x).numpy(), "came numpy array float64 (3, 2)"),
@@ -414,6 +416,38 @@ def test_what_is_wanted_of_a_step_is_what_diffusers_does():
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
         assert exercise("05-1").wanted(levels, t, s, 0.7) == pytest.approx(
             0.7 * float(scheduler._get_variance(t - 1, s - 1)) ** 0.5, rel=1e-5)
+
+
+def given(id, seed) -> list:
+    """The arguments of an exercise's first case, in float64."""
+    e = exercise(id)
+    return list(build(e.cases(seed)[0], "float64", e.task.known).values())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_wanted_of_text_to_image_is_what_open_clip_and_the_package_do(seed):
+    from open_clip import ClipLoss
+    from torch.nn.functional import normalize
+
+    from coursekit.classroom.check.calls.lab07 import TIMES, starts
+    from coursekit.diffusion.predict import guided
+    from coursekit.nets.clip import directional_loss
+    from coursekit.nets.wordmaps import look
+
+    close = functools.partial(torch.testing.assert_close, check_dtype=False, rtol=1e-5, atol=1e-6)
+    pictures, texts, log_scale = given("07-1", seed)
+    close(exercise("07-1").wanted(pictures, texts, log_scale),
+          ClipLoss()(normalize(pictures), normalize(texts), log_scale.exp()))
+    x, reference, source, target = (normalize(v, dim=-1) for v in given("07-3", seed))
+    close(exercise("07-3").wanted(x, reference, source, target)["loss"],
+          directional_loss(x, reference, target - source))
+    eps, cond, null, w = given("07-5", seed)
+    ends = (lambda x, t, text=text: eps(x, t, text.repeat(len(x), 1, 1)) for text in (null, cond))
+    close(exercise("07-5").wanted(eps, cond, null, w)["predictor"],
+          guided(*ends, w)(starts(cond)[0], TIMES[0]))
+    q, k, words, size = given("07-6", seed)
+    join = torch.tensor([[float(i in word) for word in words] for i in range(k.shape[2])])
+    close(exercise("07-6").wanted(q, k, words, size), look(q, k, join, size))
 
 
 def child(code, path=HOME.parents[3]) -> str:

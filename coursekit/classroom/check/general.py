@@ -70,7 +70,9 @@ def _shapes(got: Tensor, wanted: Tensor, dtype: str) -> str | None:
 
 
 def _values(got: Tensor, wanted: Tensor, tolerance: float) -> str | None:
-    if not wanted.abs().max() > 100 * tolerance or not bool(got.isfinite().all()):
+    if got.shape != wanted.shape or not bool(got.isfinite().all()):
+        return None
+    if not wanted.abs().max() > 100 * tolerance:
         return None  # of a zero nothing can be said
     found = {
         "the result is zero everywhere": torch.zeros_like(wanted),
