@@ -42,6 +42,18 @@ def models(folders) -> dict:
     return {name: pretrained.load_latent(folder) for name, folder in folders.items()}
 
 
+@pytest.fixture(scope="session")
+def doubles(folders) -> dict:
+    """The same in float64, for identities."""
+    from coursekit import pretrained
+
+    found = {name: pretrained.load_latent(folder) for name, folder in folders.items()}
+    for sd in found.values():
+        for part in (sd.unet, sd.vae, *sd.encoders):
+            part.double()
+    return found
+
+
 @pytest.fixture(params=TOPOLOGIES)
 def topology(request) -> str:
     """Each kind of Stable Diffusion in turn."""
@@ -52,6 +64,12 @@ def topology(request) -> str:
 def sd(models, topology):
     """The tiny model of that kind."""
     return models[topology]
+
+
+@pytest.fixture
+def exact(doubles, topology):
+    """The tiny model of that kind in float64."""
+    return doubles[topology]
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

@@ -1,0 +1,44 @@
+"""What tests of injecting methods share: a short path, its states, a network's seam, attention."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from coursekit.diffusion.sample import State, ddim
+from coursekit.nets.latent import Latent
+
+SOURCE, TARGET = "a dog", "a photo of a cat"
+
+
+def noise(sd: Latent, generator: torch.Generator, b: int = 1, h: int = 8, w: int = 16) -> Tensor:
+    """Latents (b, 4, h, w) that are not square, in float64."""
+    return sd.noise(b, generator, (h * sd.factor, w * sd.factor)).double()
+
+
+@torch.no_grad()
+def drawn(sd: Latent, prompt: str, z: Tensor, path: list[int], negative: str = "",
+          w: float = 1.0) -> list[State]:
+    """All states of plain sampling."""
+    return list(ddim(sd.eps(prompt, negative, w), sd.schedule, z, path))
+
+
+def seam(net: nn.Module) -> list:
+    """What a control may touch, by identity, and what it must not: a module's own forward."""
+    return [(name, id(getattr(m, "processor", None)), list(m._forward_hooks),
+             list(m._forward_pre_hooks), "forward" in vars(m)) for name, m in net.named_modules()]
+
+
+class Batched:
+    """A processor for rows that look at each other, as the official codes write it: no seam of
+    ours. mix(q, k, v) -> (q, k, v), each (rows, heads, n, d)."""
+
+    def __init__(self, mix=lambda q, k, v: (q, k, v)):
+        self.mix = mix
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None,
+                 temb=None):
+        y = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        q, k, v = (layer(x).unflatten(2, (attn.heads, -1)).transpose(1, 2) for layer, x in
+                   ((attn.to_q, hidden_states), (attn.to_k, y), (attn.to_v, y)))
+        out = F.scaled_dot_product_attention(*self.mix(q, k, v), scale=attn.scale)
+        return attn.to_out[0](out.transpose(1, 2).flatten(2))
