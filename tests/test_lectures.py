@@ -22,7 +22,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 ROOT = Path(__file__).parent.parent
 LECTURES = sorted((ROOT / "lectures").glob("*.ipynb"))
 FIRST = ("00_tour", "01_mhvae_elbo", "02_diffusion_elbo", "03_ddpm", "04_sdedit", "05_ddim",
-         "06_inversion")
+         "06_inversion", "07_text_to_image")
 
 CELL_LINES, LINE = 15, 100
 MINUTES, CELL_SECONDS, GIGABYTES = 3, 90, 4  # 90 s is lecture 03's live training, others need 60
@@ -174,7 +174,7 @@ def test_lecture_is_well_formed(path):
     assert faults(path.stem, nbformat.read(path, as_version=4), path.parent) == []
 
 
-def test_the_first_seven_lectures_are_there():
+def test_the_first_eight_lectures_are_there():
     assert set(FIRST) <= {path.stem for path in LECTURES}
 
 

@@ -206,7 +206,7 @@ class Latent:
 
     def _ids(self, tokenizer: Any, sentences: list[str]) -> Tensor:
         for sentence in sentences:
-            n = len(tokenizer(sentence)["input_ids"])
+            n = len(tokenizer(sentence, verbose=False)["input_ids"])  # we refuse, it would warn
             if n > self.context:
                 raise ValueError(f"prompt={sentence!r:.60} has {n} tokens with its start and end: "
                                  f"accepted are at most {self.context}")
