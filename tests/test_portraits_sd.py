@@ -141,6 +141,20 @@ def test_from_begins_with_those_weights_and_keeps_their_autoencoder(whole, tmp_p
     assert not (tmp_path / "next/autoencoder").exists()
 
 
+def test_from_a_pipeline_the_autoencoder_keeps_its_latents(whole, tmp_path):
+    out, _ = whole
+    list(portraits_vae.run(tmp_path / "better", tiny=True, steps=2, start=str(out)))
+    before, after = (load_file(p / VAE) for p in (out / "vae", tmp_path / "better"))
+    moved = {k.partition(".")[0] for k in before if not torch.equal(before[k], after[k])}
+    assert moved == {"decoder", "post_quant_conv"}
+    old, new = (portraits_vae.read(p) for p in (out / "vae", tmp_path / "better"))
+    assert new.config.scaling_factor == old.config.scaling_factor != 0.18215
+    assert portraits_sd.latents(32, new) == portraits_sd.latents(32, old)
+    list(portraits_vae.run(tmp_path / "other", tiny=True, steps=1, start=str(out / "autoencoder")))
+    other = portraits_vae.read(tmp_path / "other")
+    assert portraits_sd.latents(32, other) != portraits_sd.latents(32, old)
+
+
 def test_the_shipped_size_is_about_eight_megabytes():
     from diffusers import AutoencoderKL
 

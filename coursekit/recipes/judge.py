@@ -234,7 +234,7 @@ def fit(out: Path, net: nn.Module, renders: Callable[[int], Any], *, steps: int,
     loss_of and leave stand in for `objective` and `export` where another network is trained.
     """
     loss_of, leave = loss_of or objective, leave or export
-    optimiser = torch.optim.AdamW(net.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=DECAY,
+    optimiser = torch.optim.AdamW(learning(net), lr=lr, betas=(0.9, 0.99), weight_decay=DECAY,
                                   fused=True)
     checkpoint, done = out / "checkpoint.pt", {"step": 0, "seconds": 0.0}
     if resume and checkpoint.exists():
@@ -281,16 +281,21 @@ def fit(out: Path, net: nn.Module, renders: Callable[[int], Any], *, steps: int,
         leave(out, net, done, renders, device, ranks)
 
 
+def learning(net: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are not frozen."""
+    return [p for p in net.parameters() if p.requires_grad]
+
+
 def agree(net: nn.Module, loss: Tensor, took: float, ranks: int) -> tuple[float, float]:
     """Averages gradients, loss and seconds over all processes; gives the last two."""
     if ranks == 1:
         return float(loss), took
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in net.parameters()]
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in learning(net)]
     extra = torch.stack([loss, loss.new_tensor(took)])
     flat = torch.cat([g.flatten() for g in gradients] + [extra])
     distributed.all_reduce(flat)
     parts = (flat / ranks).split([g.numel() for g in gradients] + [2])
-    for p, part in zip(net.parameters(), parts, strict=False):
+    for p, part in zip(learning(net), parts, strict=False):
         p.grad = part.view_as(p)
     return tuple(parts[-1].tolist())
 

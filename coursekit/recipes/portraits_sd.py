@@ -190,10 +190,11 @@ def tell(n: int, words: Any, steps: int | None) -> Iterator[Update]:
 
 
 def latents(n: int, vae: nn.Module) -> Path:
-    """The file of the latents of all pictures by this autoencoder, (n, 4, 16, 16) fp16."""
+    """The file of the latents of all pictures by this encoder, (n, 4, 16, 16) fp16."""
     said = hashlib.sha256(portraits_vae.pictures(n).name.encode())
-    for _, value in sorted(vae.state_dict().items()):
-        said.update(value.detach().float().cpu().numpy().tobytes())
+    for name, value in sorted(vae.state_dict().items()):
+        if name.startswith(portraits_vae.ENCODER):  # the decoder may go on learning
+            said.update(value.detach().float().cpu().numpy().tobytes())
     return cache_folder() / f"latents-{n}-{said.hexdigest()[:12]}.npy"
 
 

@@ -1,6 +1,7 @@
 """The autoencoder of portraits-sd: 64x64 pixels to latents of 4x16x16, diffusers' AutoencoderKL.
 
-The first of that recipe's two stages, which runs it; alone it can be trained further or looked at.
+The first of that recipe's two stages, which runs it; alone it can be looked at or trained further,
+from a whole portraits-sd the decoder alone.
 The loss is a squared error with a small weight on the divergence from N(0, I) (Kingma & Welling
 2014, eq. 10), which keeps near latents alike. No adversary and no perceptual loss: the judge is to
 judge it. Two renders that differ in their fine detail alone (strands, weave, grain) are 28.6 dB
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coursekit import images, pretrained
+from coursekit import images, manifest, pretrained
 from coursekit.nets.parts import quiet
 from coursekit.recipes import (
     Pictures, cache_folder, fresh, judge, portraits_ddpm, preparing, whole_folder, write_pictures,
@@ -33,6 +34,7 @@ CONFIG = {"block_out_channels": (16, 32, 64), "layers_per_block": 1, "norm_num_g
 IMAGES = 240_000  # to see in all
 BATCH = {"cpu": 8, "cuda": 128}
 LR = {"cpu": 1e-3, "cuda": 2e-3}
+ENCODER = ("encoder.", "quant_conv.")  # what decides the latents
 KL = 1e-7  # weight of a portrait's divergence in nats beside its mean squared error
 TINY = {"block_out_channels": (8, 8, 8), "norm_num_groups": 4}
 TINY_PORTRAITS, TINY_BATCH, TINY_STEPS = 32, 8, 4
@@ -50,7 +52,10 @@ portraits-sd, from all latents. Made by `coursekit train portraits-vae`.
 def run(out: Path, *, data: Path | None = None, steps: int | None = None,
         minutes: float | None = None, start: str | None = None, resume: bool = True,
         device: str = "cpu", seed: int = 0, tiny: bool = False) -> Iterator[Any]:
-    """Trains it in `out`; arguments as in `coursekit.recipes`. data is refused: it is rendered."""
+    """Trains it in `out`; arguments as in `coursekit.recipes`. data is refused: it is rendered.
+
+    What comes of `start="portraits-sd"` can stand in for that pipeline's folder `vae`.
+    """
     if data is not None:
         raise ValueError(f"data='{data}': {NAME} renders its own pictures; leave it out")
     kind = torch.device(device).type
@@ -67,17 +72,26 @@ def run(out: Path, *, data: Path | None = None, steps: int | None = None,
 
 
 def begin(start: str | None, config: dict[str, Any], seed: int) -> nn.Module:
-    """A fresh network, or the weights of the same shape in the folder `start`."""
+    """A fresh network, or the one of the same shape that `start` names.
+
+    Of a whole pipeline only the decoder goes on learning: its U-Net knows these latents.
+    """
     from diffusers import AutoencoderKL
 
     net = fresh(AutoencoderKL, config, seed)
-    if start is not None:
-        old = read(start).state_dict()
-        if {k: v.shape for k, v in old.items()} != {k: v.shape for k, v in
-                                                    net.state_dict().items()}:
-            raise ValueError(f"start='{start}' is an autoencoder of another shape: accepted is one "
-                             f"of the recipe {NAME}")
-        net.load_state_dict(old)
+    if start is None:
+        return net
+    folder = Path(pretrained.find(start))
+    whole = (folder / manifest.PIPELINE).is_file()
+    old = read(folder / "vae" if whole else folder)
+    if {k: v.shape for k, v in old.state_dict().items()} != {
+            k: v.shape for k, v in net.state_dict().items()}:
+        raise ValueError(f"start='{start}' is an autoencoder of another shape: accepted is one "
+                         f"of the recipe {NAME}")
+    net.load_state_dict(old.state_dict())
+    net.register_to_config(scaling_factor=old.config.scaling_factor)
+    for name, p in net.named_parameters():
+        p.requires_grad_(not (whole and name.startswith(ENCODER)))
     return net
 
 
