@@ -397,6 +397,7 @@ CONFIG = """
 c = get_config()
 c.CourseDirectory.course_id = "course"
 c.ClearSolutions.code_stub = {"python": %r}
+c.ExecutePreprocessor.timeout = 120
 c.ExecutePreprocessor.iopub_timeout = 60
 """ % build.BLANK
 
