@@ -28,6 +28,19 @@ def seam(net: nn.Module) -> list:
              list(m._forward_pre_hooks), "forward" in vars(m)) for name, m in net.named_modules()]
 
 
+def fused(sd: Latent, monkeypatch) -> list[int]:
+    """Grows by the pixels that ask, a call of the fused kernel in the U-Net (a text has others)."""
+    calls, kernel = [], F.scaled_dot_product_attention
+
+    def counted(q, *rest, **more):
+        if q.shape[2] != sd.context:
+            calls.append(q.shape[2])
+        return kernel(q, *rest, **more)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", counted)
+    return calls
+
+
 class Batched:
     """A processor for rows that look at each other, as the official codes write it: no seam of
     ours. mix(q, k, v) -> (q, k, v), each (rows, heads, n, d)."""

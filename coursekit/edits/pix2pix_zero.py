@@ -36,7 +36,7 @@ from coursekit.nets.control import Site, controlled
 from coursekit.nets.injection import Picture
 from coursekit.nets.latent import Latent, Prompt, Text
 
-NULL = {"strength": 0.0}
+NULL = {"strength": 0.0, "lambda_xa": 0.0}
 
 
 @torch.no_grad()
@@ -62,7 +62,8 @@ def edit(
     negative   None for the prompt itself, as in the official code: without a direction the weight
                w of guidance then plays no part.
     lambda_xa  >= 0, how far a step moves the latents; 0 for no cross-attention guidance.
-    strength   times the direction; 0 gives the plain sample.
+    strength   times the direction. With 0 a sampled source comes back as it was, and an inverted
+               one nearer than by sampling alone, as its maps pull the latents back.
 
     ValueError or TypeError names the argument that is not as said; a half-precision network is
     refused, as the gradient through it would be noise.
