@@ -17,6 +17,10 @@ Arguments that mean the same have the same name everywhere:
     image       the picture to edit, (b, c, h, w) in [-1, 1] or latents; SDEdit's is called `guide`
     path        times from noisy to clean, e.g. schedule.trailing(50)
     t0          a time 0..T at which something starts or ends
+    sd          a text-to-image model, for what needs its words or its inside; `image` are then
+                latents to be inverted, or the list of their states
+    prompt      what the picture shows; `target` is what the edit shall show
+    negative    what guidance leads away from; `w` is its weight
     generator   for what is drawn; the default is torch's global one
 
 `tests/test_edits_contract.py` holds every file to this, on a network of ours and one of diffusers.
