@@ -79,14 +79,14 @@ def watched(sd: Latent, prompt: str, negative: Prompt = "", w: float = 1.0, *,
     def eps(x: Tensor, t: int) -> Tensor:
         found: dict[int, list[Tensor]] = {}
 
-        def look(site: Site, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        def note(site: Site, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             if site.is_cross:
                 rows = found.setdefault(site.size[0], [])
                 if site.size[0] in maps.sizes:
-                    rows.append(_look(q[-len(x):], k[-len(x):], join, site.size))
+                    rows.append(look(q[-len(x):], k[-len(x):], join, site.size))
             return q, k, v
 
-        with controlled(sd.unet, qkv=look):
+        with controlled(sd.unet, qkv=note):
             out = predict(x, t)
         lacking = [n for n in maps.sizes if n not in found]
         if lacking:
@@ -113,8 +113,11 @@ def joined(sd: Latent, prompt: str) -> tuple[tuple[str, ...], Tensor]:
 
 
 @torch.no_grad()  # a record, also where somebody wants the gradient of eps
-def _look(q: Tensor, k: Tensor, join: Tensor, size: tuple[int, int]) -> Tensor:
-    """One layer's maps (b, columns, h, w) from its queries and keys (b, heads, n, d)."""
+def look(q: Tensor, k: Tensor, join: Tensor, size: tuple[int, int]) -> Tensor:
+    """One layer's maps (b, columns, h, w) from its queries and keys (b, heads, n, d).
+
+    join  (l, columns), or (b, l, columns): sums the tokens of a column, as `joined` makes it
+    """
     q, k = q.float(), k.float()  # half precision would not sum to 1, and can overflow
     total = 0
     for head in range(q.shape[1]):  # one after another: M is the largest thing here
