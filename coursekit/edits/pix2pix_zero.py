@@ -62,8 +62,8 @@ def edit(
     negative   None for the prompt itself, as in the official code: without a direction the weight
                w of guidance then plays no part.
     lambda_xa  >= 0, how far a step moves the latents; 0 for no cross-attention guidance.
-    strength   times the direction. With 0 a sampled source comes back as it was, and an inverted
-               one nearer than by sampling alone, as its maps pull the latents back.
+    strength   times the direction. With 0 a source that was sampled comes back as it was; one that
+               was inverted is still moved by what its reconstruction looks at otherwise.
 
     ValueError or TypeError names the argument that is not as said; a half-precision network is
     refused, as the gradient through it would be noise.
