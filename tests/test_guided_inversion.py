@@ -256,13 +256,13 @@ def test_edit_friendly_noise_returns_latents_and_edits_them(sd) -> None:
 
 @torch.no_grad()
 def test_fixed_point_returns_latents_better_than_plain_inversion() -> None:
-    sd, path = wide(), LINEAR.trailing(6)
+    sd, path = wide(), LINEAR.trailing(8)
     x, eps = latents(sd), sd.eps("a cat")
-    solved = list(fixed_point(eps, sd.schedule, x, path, 30, 1e-9))
-    assert max(float(s.residual.max()) for s in solved[1:]) <= 1e-9
+    solved = list(fixed_point(eps, sd.schedule, x, path, 30, 1e-6))
+    assert max(float(s.residual.max()) for s in solved[1:]) <= 1e-6
     plain = last(ddim(eps, sd.schedule, last(invert(eps, sd.schedule, x, path)).x, path)).x
     back = last(ddim(eps, sd.schedule, solved[-1].x, path)).x
-    assert rms(back - x) < 1e-7 < 1e-3 < rms(plain - x)
+    assert rms(back - x) < 1e-4 < 1e-2 < rms(plain - x)
 
 
 # ---- bad input

@@ -260,17 +260,18 @@ def test_self_attention_is_the_sources_in_small_maps_alone():
     sd, seen, kernel = wide(), [], F.scaled_dot_product_attention
     path, x = sd.path(2), torch.cat([start(sd)] * 2)
     x[1] += 0.1
-    for side, sizes in ((1.0, {64, 16}), (0.5, {16}), (0.25, set())):
-        with pytest.MonkeyPatch.context() as patch:
-            def counted(q, k, v, **more):
-                if q.shape[2] == k.shape[2]:
-                    seen.append((q.shape[2], torch.equal(q[3], q[2]) and torch.equal(k[3], k[2]),
-                                 torch.equal(v[3], v[2]), torch.equal(q[1], q[0])))
-                return kernel(q, k, v, **more)
 
-            patch.setattr(F, "scaled_dot_product_attention", counted)
-            paired(sd, [("a dog", "a cat")], path,
-                   control=windows(0, 1, side=side))(x, path[0])
+    def spying(q, k, v, **more):
+        if q.shape[2] == k.shape[2]:
+            seen.append((q.shape[2], torch.equal(q[3], q[2]) and torch.equal(k[3], k[2]),
+                         torch.equal(v[3], v[2]), torch.equal(q[1], q[0])))
+        return kernel(q, k, v, **more)
+
+    for side, sizes in ((1.0, {64, 16}), (0.5, {16}), (0.25, set())):
+        eps = paired(sd, [("a dog", "a cat")], path, control=windows(0, 1, side=side))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(F, "scaled_dot_product_attention", spying)
+            eps(x, path[0])
         assert seen and all(same == (n in sizes) for n, same, _, _ in seen)
         assert not any(value or negative for _, _, value, negative in seen)
         seen.clear()
