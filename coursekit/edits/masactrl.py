@@ -58,7 +58,7 @@ def edit(
     negative: Prompt = "",
     w: float = 7.5,
     start: float = 0.08,
-    least: float = 0.5,
+    least: float = injection.MASACTRL.least,
     words: tuple[str, str] | None = None,
     threshold: float = 0.1,
 ) -> Tensor:
