@@ -69,8 +69,8 @@ def freeze(folder: str | Path, name: str) -> Path:
         found = [p.relative_to(folder) for p in _files(folder)
                  if p.suffix in SHIPPED_SUFFIXES and p.name != "log.txt"]
         parts = read_json(folder / PIPELINE, missing_ok=True)  # other folders are of its training
-        files = sorted({*(p for p in found if not parts or p.parts[0] in {*parts, p.name}),
-                        Path("card.md")})
+        files = sorted({p for p in found if not parts or p.parent == Path() or p.parts[0] in parts}
+                       | {Path("card.md")})
     for file in files:
         if not (folder / file).is_file():
             raise ValueError(f"folder='{folder}' has no {file}: a shipped model needs one")

@@ -1,13 +1,27 @@
 """What tests of injecting methods share: a short path, its states, a network's seam, attention."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coursekit.diffusion.sample import State, ddim
+from coursekit.nets.control import tapped
 from coursekit.nets.latent import Latent
 
 SOURCE, TARGET = "a dog", "a photo of a cat"
+
+
+@pytest.fixture(scope="module")
+def sd15(doubles):
+    return doubles["sd15"]
+
+
+@pytest.fixture(scope="module")
+def source(sd15):
+    """A path, and the states of a source on it."""
+    path = sd15.path(2)
+    return path, drawn(sd15, SOURCE, noise(sd15, torch.Generator().manual_seed(0)), path)
 
 
 def noise(sd: Latent, generator: torch.Generator, b: int = 1, h: int = 8, w: int = 16) -> Tensor:
@@ -41,6 +55,21 @@ def fused(sd: Latent, monkeypatch) -> list[int]:
     return calls
 
 
+def interrupted(sd: Latent, block: int, run) -> list[list]:
+    """The seams met in a run that fails in its third pass: to trace, the source, the edit."""
+    during = []
+
+    def fail(_):
+        during.append(seam(sd.unet))
+        if len(during) == 3:
+            raise RuntimeError("in the middle")
+
+    with tapped(sd.unet.up_blocks[block], fail):
+        with pytest.raises(RuntimeError, match="in the middle"):
+            run()
+    return during
+
+
 class Batched:
     """A processor for rows that look at each other, as the official codes write it: no seam of
     ours. mix(q, k, v) -> (q, k, v), each (rows, heads, n, d)."""
@@ -55,3 +84,10 @@ class Batched:
                    ((attn.to_q, hidden_states), (attn.to_k, y), (attn.to_v, y)))
         out = F.scaled_dot_product_attention(*self.mix(q, k, v), scale=attn.scale)
         return attn.to_out[0](out.transpose(1, 2).flatten(2))
+
+
+def refused(edit, said: str, /, **given) -> None:
+    """The edit says what is wrong with its arguments, in one line that begins with these words."""
+    with pytest.raises((TypeError, ValueError)) as refusal:
+        edit(**given)
+    assert str(refusal.value).startswith(said) and "\n" not in str(refusal.value)

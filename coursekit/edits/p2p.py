@@ -92,7 +92,7 @@ def edit(
     """
     path, pivot = injection.states(sd, image, path, w, {"prompt": prompt, "target": target})
     states = [State(path[-1], image)] if isinstance(image, Tensor) else image
-    pivot = {s.t: s.x for s in states} | pivot
+    pivot = {s.t: s.x for s in states} | pivot  # the end of the path, too
     drawn = pair(sd, pivot[path[0]], prompt, target, path, negative=negative, w=w, control=control,
                  blend=blend, pivot=pivot)
     return last(drawn).x[len(pivot[path[0]]):]
@@ -273,12 +273,8 @@ def _twice(text: Prompt, b: int) -> Prompt:
 
 def _check_latents(sd: Latent, noise: Tensor, path: list[int],
                    pivot: Mapping[int, Tensor] | None) -> None:
-    if not isinstance(noise, Tensor) or not noise.is_floating_point() or noise.ndim != 4:
-        kind = f"{noise.dtype} {tuple(noise.shape)}" if isinstance(noise, Tensor) else type(noise)
-        raise TypeError(f"noise is {kind}: accepted are floating latents (b, c, h, w)")
-    if noise.device != sd.device:
-        raise ValueError(f"noise is on {noise.device}, the model on {sd.device}: accepted is one "
-                         "device")
+    injection.check_kind("noise", noise)
+    sd.check_place("noise", noise)
     if not noise.isfinite().all():
         raise ValueError("noise holds NaN or infinite values: accepted are finite ones")
     for t in path if pivot is not None else ():

@@ -137,6 +137,13 @@ def repeated(kept: Tensor, like: Tensor) -> Tensor:
 # ---- refusals -------------------------------------------------------------------------------
 
 
+def check_kind(name: str, z: Tensor) -> None:
+    """TypeError unless z, the argument `name`, is floating latents (b, c, h, w)."""
+    if not isinstance(z, Tensor) or not z.is_floating_point() or z.ndim != 4 or 0 in z.shape:
+        kind = f"{z.dtype} {tuple(z.shape)}" if isinstance(z, Tensor) else type(z).__name__
+        raise TypeError(f"{name} is {kind}: accepted are floating latents (b, c, h, w)")
+
+
 def _known(sd: Latent, image: Picture, path: list[int]) -> dict[int, Tensor]:
     """t -> latents, where they are given, all alike and all that the path asks for."""
     if isinstance(image, Tensor):
@@ -166,15 +173,11 @@ def _check_prompt(name: str, prompt: Prompt, b: int) -> None:
 
 
 def _check_latents(sd: Latent, z: Tensor, like: Tensor, at: str = "") -> None:
-    if not isinstance(z, Tensor) or not z.is_floating_point() or z.ndim != 4 or 0 in z.shape:
-        kind = f"{z.dtype} {tuple(z.shape)}" if isinstance(z, Tensor) else type(z).__name__
-        raise TypeError(f"image{at} is {kind}: accepted are floating latents (b, c, h, w)")
+    check_kind(f"image{at}", z)
     if (z.shape, z.dtype, z.device) != (like.shape, like.dtype, like.device):
         raise ValueError(f"image{at} is {z.dtype} {tuple(z.shape)} on {z.device}: accepted is what "
                          f"its first state is, {like.dtype} {tuple(like.shape)} on {like.device}")
-    if z.device != sd.device:
-        raise ValueError(f"image{at} is on {z.device}, the model on {sd.device}: accepted is one "
-                         "device")
+    sd.check_place(f"image{at}", z)
     if not z.isfinite().all():
         bad = int((~z.isfinite()).sum())
         raise ValueError(f"image{at}: {bad} of {z.numel()} values are NaN or infinite, accepted "

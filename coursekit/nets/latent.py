@@ -121,7 +121,7 @@ class Latent:
         """
         images.check(x)
         self._check_size(*x.shape[2:])
-        self._check_place("x", x)
+        self.check_place("x", x)
         mean = self.vae.encode(x.to(self.vae.dtype)).latent_dist.mean.to(x.dtype)
         shift, scale = self._affine(x)
         return (mean - shift) * scale
@@ -130,7 +130,7 @@ class Latent:
         """Latents (b, c, h, w) -> pictures (b, 3, factor h, factor w), about [-1, 1], not clipped.
         """
         images.check(z, "z", self.vae.config.latent_channels)
-        self._check_place("z", z)
+        self.check_place("z", z)
         shift, scale = self._affine(z)
         return self.vae.decode((z / scale + shift).to(self.vae.dtype)).sample.to(z.dtype)
 
@@ -256,7 +256,7 @@ class Latent:
         return eps
 
     def _predict(self, x: Tensor, t: int, text: Text) -> Tensor:
-        self._check_place("x", x)
+        self.check_place("x", x)
         conditions: dict[str, Any] = {"encoder_hidden_states": text.tokens}
         if text.pooled is not None:
             h, w = (self.factor * n for n in x.shape[2:])
@@ -267,15 +267,16 @@ class Latent:
 
     # ---- refusals ---------------------------------------------------------------------------
 
+    def check_place(self, name: str, x: Tensor) -> None:
+        """ValueError where x, the argument `name`, is on another device than the model."""
+        if x.device != self.device:
+            raise ValueError(f"{name} is on {x.device}, the model on {self.device}: accepted is "
+                             "one device")
+
     def _check_size(self, h: int, w: int) -> None:
         if h % self.factor or w % self.factor or not h or not w:
             raise ValueError(f"size: {h}x{w} pixels, each side must be a multiple of {self.factor} "
                              "(the autoencoder's factor)")
-
-    def _check_place(self, name: str, x: Tensor) -> None:
-        if x.device != self.device:
-            raise ValueError(f"{name} is on {x.device}, the model on {self.device}: accepted is "
-                             "one device")
 
 
 def _sentences(prompt: str | Sequence[str]) -> list[str]:

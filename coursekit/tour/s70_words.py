@@ -27,8 +27,9 @@ from coursekit.tour import Context
 
 MODEL = "portraits-sd"
 STEPS, W = 20, 4.0
+WEIGHED = "a photo of a woman with long red hair"
 PROMPTS = {"cat on\na beach": "a photo of a cat on a beach",
-           "woman, long\nred hair": "a photo of a woman with long red hair",
+           "woman, long\nred hair": WEIGHED,
            "bear in a\nparty hat": "a photo of a bear in a party hat",
            "man with\na beard": "a portrait of a man with a full beard",
            "fox in\nthe snow": "a photo of a fox in the snow",
@@ -61,13 +62,12 @@ def from_prompts(context: Context, sd: Latent) -> Figure:
 
 def guided(context: Context, sd: Latent) -> Figure:
     """The same noise under growing guidance."""
-    prompt = PROMPTS["woman, long\nred hair"]
-    x = torch.cat([drawn(context, sd, [prompt], w) for w in WEIGHTS])
+    x = torch.cat([drawn(context, sd, [WEIGHED], w) for w in WEIGHTS])
     return sheet(
         x, [f"w = {w:g}" for w in WEIGHTS],
-        alt=f"One noise drawn as '{prompt}' four times, under w = "
+        alt=f"One noise drawn as '{WEIGHED}' four times, under w = "
             f"{', '.join(f'{w:g}' for w in WEIGHTS)}.",
-        caption=f"'{prompt}' from one noise. From left to right the words weigh more.", scale=2)
+        caption=f"'{WEIGHED}' from one noise. From left to right the words weigh more.", scale=2)
 
 
 def attended(context: Context, sd: Latent) -> Figure:

@@ -60,10 +60,6 @@ class Autoencoder:
         return torch.nn.functional.pixel_shuffle(patches, 2)
 
 
-def autoencoder(dtype: torch.dtype, seed: int) -> Autoencoder:
-    return Autoencoder(dtype, seed)
-
-
 def others(pictures: Tensor) -> tuple[Tensor, Tensor]:
     """A picture and latents that the scale was not computed from."""
     g = torch.Generator().manual_seed(0)
@@ -89,7 +85,7 @@ class Conditional:
     x (b, 2, 3), text (b, l, 5); `asked` holds the texts and the time of each call.
     """
 
-    def __init__(self, dtype: torch.dtype, seed: int, name: str) -> None:
+    def __init__(self, dtype: torch.dtype, seed: int, name: str = "linear") -> None:
         g = torch.Generator().manual_seed(seed)
         self.mix = torch.randn(5, 6, generator=g, dtype=torch.float64).to(dtype)
         self.levels = levels_of(name)
@@ -107,10 +103,6 @@ class Conditional:
         level = self.levels.level(t)
         mu = 2 * (text.mean(1) @ self.mix).tanh().view(-1, 2, 3)
         return math.sqrt(1 - level) / (level / 4 + 1 - level) * (x - math.sqrt(level) * mu)
-
-
-def conditional(dtype: torch.dtype, seed: int, name: str = "linear") -> Conditional:
-    return Conditional(dtype, seed, name)
 
 
 TIMES = (700, 200)
@@ -142,4 +134,4 @@ def counted(names: Iterable[str]) -> str:
 
 
 CALLS = {"07-2": named_apart, "07-3": felt, "07-4": wrapped, "07-5": guided}
-KNOWN = {"07-4": {"autoencoder": autoencoder}, "07-5": {"conditional": conditional}}
+KNOWN = {"07-4": {"autoencoder": Autoencoder}, "07-5": {"conditional": Conditional}}
