@@ -22,7 +22,8 @@ import psutil
 import pytest
 from PIL import Image
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800),
+              pytest.mark.xdist_group("browser")]  # one JupyterLab, one Chromium
 
 HOUSE = Path(__file__).parents[1]
 LECTURES = sorted((HOUSE / "lectures").glob("*.ipynb"))

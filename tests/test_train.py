@@ -224,10 +224,11 @@ def test_min_snr_weighs_errors_in_x0_alike(prediction):
     x_t, found = a * x0 + b * eps, x0 + 0.1 * wrong
     said = {"x0": found, "eps": (x_t - a * found) / b,
             "v": (a * x_t - found) / b}[prediction]
-    loss = module._loss(said, x0, eps, t, COSINE, prediction, 5.0)
     snr = (a / b).square()
-    expected = (snr.clamp(max=5.0) * (found - x0).square()).mean()
-    torch.testing.assert_close(loss, expected, rtol=1e-9, atol=0)
+    for floor in (0.0, 1.0):
+        loss = module._loss(said, x0, eps, t, COSINE, prediction, 5.0, floor)
+        expected = (snr.clamp(floor, 5.0) * (found - x0).square()).mean()
+        torch.testing.assert_close(loss, expected, rtol=1e-9, atol=0)
 
 
 def test_times_cover_the_schedule_evenly_and_noise_is_fresh():
@@ -404,6 +405,8 @@ def test_a_loss_that_is_not_finite_stops_and_says_what_to_do(net):
     ({"steps": 0}, "steps=0"), ({"lr": 0.0}, "lr=0.0"), ({"lr": math.nan}, "lr=nan"),
     ({"ema": 1.0}, "ema=1.0"), ({"decay": 1.5}, "decay=1.5"), ({"clip": -1.0}, "clip=-1.0"),
     ({"min_snr": 0.0}, "min_snr=0.0"), ({"seconds": 0.0}, "seconds=0.0"),
+    ({"floor": 1.0}, "floor=1.0.*min_snr, which is None"),
+    ({"floor": 6.0, "min_snr": 5.0}, "floor=6.0"), ({"floor": -1.0, "min_snr": 5.0}, "floor=-1.0"),
 ])
 def test_arguments_out_of_range_are_named(net, bad, words):
     with pytest.raises(ValueError, match=words):

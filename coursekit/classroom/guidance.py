@@ -47,7 +47,7 @@ class GuidanceWeight(Explorer):
         self._beyond = {key: (x.abs() > 1).flatten(1).float().mean(1).tolist()
                         for key, x in self._x.items()}
         self._plots = {(S, i): self._plot(S, i) for S in steps for i in range(len(noise))}
-        middle = self._weights[len(weights) // 2]
+        middle = self._weights[(len(weights) - 1) // 2]
         super().__init__({"w": slider("weight w", self._weights, middle),
                           "S": slider("hops S", steps, steps[-1]), **portrait(noise)})
 

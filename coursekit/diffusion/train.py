@@ -8,8 +8,9 @@
         net          <- Adam;  ema <- d ema + (1 - d) net
 
 The target is eps, x0 or v = sqrt(abar_t) eps - sqrt(1 - abar_t) x0 (Salimans & Ho 2022, eq. 15);
-w_t is 1 or the min-SNR weight (Hang et al. 2023). What step k draws depends on the seed and k
-alone, so a run that was interrupted and resumed is the run that was not.
+w_t is 1 or the min-SNR weight (Hang et al. 2023), with a floor where the condition decides. What
+step k draws depends on the seed and k alone, so a run that was interrupted and resumed is the run
+that was not.
 """
 
 import io
@@ -58,7 +59,7 @@ class Update:
 def train(
     net: nn.Module, batches: Callable[[int], Batch], schedule: Schedule, *, steps: int,
     prediction: str = "v", lr: float = 3e-4, warmup: int = 200, decay: float = 0.5,
-    ema: float = 0.999, clip: float = 1.0, min_snr: float | None = None,
+    ema: float = 0.999, clip: float = 1.0, min_snr: float | None = None, floor: float = 0.0,
     autocast: torch.dtype | None = None, channels_last: bool = False,
     checkpoint: Path | None = None, every: float = 300.0, resume: bool = True,
     seconds: float | None = None, seed: int = 0, accelerator: Any = None,
@@ -74,6 +75,8 @@ def train(
     ema          largest decay d of the average; d starts at 0.1 and grows with the steps
     clip         largest norm of the gradient
     min_snr      gamma of the min-SNR weight (5 in the paper); None: every time counts alike
+    floor        least weight of an error in x0 under min_snr: 1 is the truncated SNR of Salimans &
+                 Ho 2022; with 0 the noisiest times, where only a caption can tell, hardly count
     autocast     torch.bfloat16 or None for float32; `fast_dtype` decides
     checkpoint   file to write every `every` seconds, at Ctrl-C and at the end; where it exists and
                  `resume` is true, training goes on from it, bit for bit on a CPU
@@ -85,7 +88,7 @@ def train(
     cannot be written; the one before it then stays as it was. A run that was finished before
     yields one record, without a loss (nan).
     """
-    _check(prediction, steps, lr, decay, ema, clip, min_snr, seconds)
+    _check(prediction, steps, lr, decay, ema, clip, min_snr, floor, seconds)
     device = next(net.parameters()).device if accelerator is None else accelerator.device
     ranks, rank = (1, 0) if accelerator is None else (accelerator.num_processes,
                                                       accelerator.process_index)
@@ -130,7 +133,7 @@ def train(
             x_t = schedule.noise(x0, eps, t)
             with torch.autocast(device.type, autocast, enabled=autocast is not None):
                 out = net_(x_t, t.to(device), **conditions)
-            loss = _loss(out.float(), x0, eps, t, schedule, prediction, min_snr)
+            loss = _loss(out.float(), x0, eps, t, schedule, prediction, min_snr, floor)
 
             optimiser_.zero_grad(set_to_none=True)
             if accelerator is None:
@@ -187,15 +190,15 @@ def fast_dtype(device: torch.device | str) -> torch.dtype | None:
 
 
 def _loss(out: Tensor, x0: Tensor, eps: Tensor, t: Tensor, schedule: Schedule, prediction: str,
-          min_snr: float | None) -> Tensor:
+          min_snr: float | None, floor: float = 0.0) -> Tensor:
     a, b = schedule.scales(t, x0)  # sqrt(abar_t), sqrt(1 - abar_t)
     target = {"eps": lambda: eps, "x0": lambda: x0, "v": lambda: a * eps - b * x0}[prediction]()
     if min_snr is None:
         return F.mse_loss(out, target)
     snr = schedule.abar[t.cpu()] / (1 - schedule.abar[t.cpu()])  # float64, b
-    # An error in x0 counts min(SNR, gamma); an error in eps is SNR times, one in v SNR + 1
-    # times smaller than the error in x0 that it makes.
-    w = snr.clamp(max=min_snr) / {"eps": snr, "x0": 1.0, "v": snr + 1}[prediction]
+    # An error in x0 counts SNR, but floor at least and gamma at most; an error in eps is SNR
+    # times, one in v SNR + 1 times smaller than the error in x0 that it makes.
+    w = snr.clamp(floor, min_snr) / {"eps": snr, "x0": 1.0, "v": snr + 1}[prediction]
     return (w.to(out) * (out - target).square().flatten(1).mean(1)).mean()
 
 
@@ -281,7 +284,7 @@ def _restore(file: Path, parts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check(prediction: str, steps: int, lr: float, decay: float, ema: float, clip: float,
-           min_snr: float | None, seconds: float | None) -> None:
+           min_snr: float | None, floor: float, seconds: float | None) -> None:
     if prediction not in ("v", "eps", "x0"):
         raise ValueError(f"prediction={prediction!r}: accepted are v, eps, x0")
     if steps < 1:
@@ -291,3 +294,5 @@ def _check(prediction: str, steps: int, lr: float, decay: float, ema: float, cli
     for name, value in (("lr", lr), ("clip", clip), ("min_snr", min_snr), ("seconds", seconds)):
         if value is not None and not value > 0:
             raise ValueError(f"{name}={value}: accepted is a number > 0")
+    if not 0 <= floor <= (min_snr or 0):
+        raise ValueError(f"floor={floor}: accepted is 0 <= floor <= min_snr, which is {min_snr}")

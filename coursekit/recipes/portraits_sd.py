@@ -48,7 +48,8 @@ SCHEDULER = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_predict
 IMAGES = 1_000_000  # to see in all
 BATCH = {"cpu": 16, "cuda": 256}
 LR = {"cpu": 5e-4, "cuda": 1e-3}
-SETTINGS = {"warmup": 500, "decay": 0.4, "ema": 0.999, "clip": 1.0, "min_snr": 5.0}
+SETTINGS = {"warmup": 500, "decay": 0.4, "ema": 0.999, "clip": 1.0, "min_snr": 5.0,
+            "floor": 1.0}
 EMPTY = 0.125  # share of captions left out
 NAMING = (1, 2, 3, 4, 5, 6, 8, 13)  # things a caption names besides style and subject
 CAPTIONS = 4  # a picture
@@ -70,8 +71,8 @@ Draws portraits of the course's own world from a caption, 64x64: a Stable Diffus
 loads unmodified. Latents of 4x16x16, v on a cosine schedule, T = 1000. Data: {n} renders of the
 default training distribution (photo style, few backgrounds) with {captions} captions each, seed
 {data_seed}, no augmentation; {empty:.1%} of the captions left empty. Adam, lr {lr:g} falling to 0
-over the last two fifths, batch {batch}; min-SNR weight, gamma 5; U-Net and text model are averages.
-The autoencoder's scaling factor is 1 / the deviation of all latents. Made by
+over the last two fifths, batch {batch}; an error in x0 counts SNR, within 1 and 5; U-Net and text
+model are averages. The autoencoder's scaling factor is 1 / the deviation of all latents. Made by
 `coursekit train portraits-sd`, seed {seed}."""
 
 
