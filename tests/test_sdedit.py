@@ -254,7 +254,7 @@ def without_finite(x):
     (lambda a: a | {"mask": a["mask"].float()}, r"mask: torch.float32 \(2, 8, 8\), accepted"),
     (lambda a: a | {"mask": a["mask"][:, None]}, r"mask: .* accepted is torch.bool \(2, 8, 8\)"),
     (lambda a: a | {"mask": a["mask"][:1]}, r"mask: torch.bool \(1, 8, 8\), accepted"),
-], ids=str)
+])
 def test_bad_arguments_are_named(guide, mask, change, words):
     spy = Spy()
     sound = {"guide": guide, "t0": 500, "path": LINEAR.trailing(10), "mask": mask}
