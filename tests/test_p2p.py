@@ -351,7 +351,7 @@ def test_with_a_pivot_the_source_is_the_picture_at_any_weight(sd):
         for state, hop in zip(ddim(eps, sd.schedule, z, path), hops, strict=True):
             if hop.noise is not None:
                 state.x = torch.cat([state.x[:1] + hop.noise, state.x[1:]])
-        assert_close(state.x, states[-1].x, atol=1e-4, rtol=0)
+        near(state.x, states[-1].x)
 
 
 def test_edit_inverts_draws_and_keeps_the_rest():
