@@ -170,6 +170,8 @@ def browser(tmp_path_factory):
         options.add_argument(f"--{argument}")
     options.page_load_strategy = "eager"  # JupyterLab is there long after its page has loaded
     driver = webdriver.Chrome(options, Service(PROGRAMS["chromedriver"]))
+    # JupyterLab's current notebook is the one with focus, and a window without a screen may have none
+    driver.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
     family = [psutil.Process(driver.service.process.pid)]
     family += family[0].children(recursive=True)
     try:
