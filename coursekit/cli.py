@@ -170,7 +170,7 @@ def train(
                     share = max(share, update.seconds / (60 * minutes))
                 show(f"step {update.step}", share, 1.0, f"loss {update.loss:.4f}  {speed}")
     if chief():
-        typer.echo(f"The model is in {out}: coursekit.pretrained.load({str(out)!r})")
+        typer.echo(f"The model is in {out}; its card.md says what it is")
 
 
 @app.command()

@@ -60,8 +60,9 @@ class Checkpoint:
         for variant in wanted:
             if variant in by_variant:
                 return variant or None, by_variant[variant]
-        raise ValueError(f"'{self.source}' has no safetensors weights in {part}/: pickled ones are "
-                         "not read")
+        where = f" in {part}/" if part else ""
+        raise ValueError(f"'{self.source}' has no safetensors weights{where}: pickled ones are not "
+                         "read")
 
     def count(self, file: str) -> int:
         """How many numbers a file of weights holds, from its header."""

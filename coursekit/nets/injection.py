@@ -20,7 +20,7 @@ Time is a window: the first share of a path's hops, whatever their number.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor, isfinite
 from numbers import Real
 
@@ -73,8 +73,9 @@ PIX2PIX_ZERO = Layers(("down", "mid", "up"), is_cross=True)
 
 def traced(sd: Latent, z: Tensor, t: int) -> list[Site]:
     """All attentions in order of execution, by one pass over one of the latents z (b, c, h, w)."""
+    alone = replace(sd, beside=None)  # a ControlNet has hints for all pictures, not for one
     with controlled(sd.unet) as sites, torch.no_grad():
-        sd.eps("")(z[:1], t)
+        alone.eps("")(z[:1], t)
     return sites
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ class Text:
 
 
 Prompt = str | Sequence[str] | Text
+Beside = Callable[[Tensor, int, dict[str, Any], int], dict[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +74,9 @@ class Latent:
     offset, trailing       the spacing of diffusers' scheduler, which `path` repeats
     zeros                  an empty negative prompt is a text of zeros (XL)
     source                 the folder or hub id it was read from
+    beside                 None, or a network beside the U-Net, as a ControlNet is: at each call
+                           beside(x, t, inputs, n) -> further inputs of the U-Net. The last n rows
+                           of x are those of the prompt, any before them those of the negative
     """
 
     unet: Any
@@ -86,6 +90,7 @@ class Latent:
     trailing: bool = False
     zeros: bool = False
     source: str = ""
+    beside: Beside | None = None
     _warned: set[str] = field(default_factory=set, repr=False)
 
     @classmethod
@@ -234,15 +239,15 @@ class Latent:
         of `prompt`. For w = 1 `negative` is not read and the network sees b rows.
 
         An empty `negative` is the unconditional text. An empty `prompt` is accepted where it means
-        something: for w = 1, or with a `negative` that is not empty.
+        something: for w = 1, with a `negative` that is not empty, or with a network beside.
         """
         if w != 1 and not isinstance(prompt, Text) and not any(_sentences(prompt)) and \
-                negative == "":
+                negative == "" and self.beside is None:
             raise ValueError(f"prompt is empty, as is negative: w={w:g} has nothing to guide to; "
                              "accepted are a prompt, or w=1 for the unconditional prediction")
         wanted = self.text(prompt)
         if w == 1:
-            return lambda x, t: self._predict(x, t, wanted.rows(len(x)))
+            return lambda x, t: self._predict(x, t, wanted.rows(len(x)), len(x))
         if self.zeros and negative == "":
             avoided = Text(torch.zeros_like(wanted.tokens[:1]), torch.zeros_like(wanted.pooled[:1]))
         else:
@@ -250,12 +255,12 @@ class Latent:
 
         def eps(x: Tensor, t: int) -> Tensor:
             rows = avoided.rows(len(x)).then(wanted.rows(len(x)))
-            base, cond = self._predict(torch.cat([x, x]), t, rows).chunk(2)
+            base, cond = self._predict(torch.cat([x, x]), t, rows, len(x)).chunk(2)
             return base + w * (cond - base)
 
         return eps
 
-    def _predict(self, x: Tensor, t: int, text: Text) -> Tensor:
+    def _predict(self, x: Tensor, t: int, text: Text, n: int) -> Tensor:
         self.check_place("x", x)
         conditions: dict[str, Any] = {"encoder_hidden_states": text.tokens}
         if text.pooled is not None:
@@ -263,6 +268,8 @@ class Latent:
             ids = text.tokens.new_tensor([h, w, 0, 0, h, w])  # made as, cut at, shown as
             conditions["added_cond_kwargs"] = {"text_embeds": text.pooled,
                                                "time_ids": ids.expand(len(x), -1)}
+        if self.beside is not None:
+            conditions |= self.beside(x, t, conditions, n)
         return from_diffusers(self.unet, self.schedule, self.prediction, **conditions)(x, t)
 
     # ---- refusals ---------------------------------------------------------------------------
