@@ -262,15 +262,20 @@ class Latent:
 
     def _predict(self, x: Tensor, t: int, text: Text, n: int) -> Tensor:
         self.check_place("x", x)
+        conditions = self.conditions(x, text)
+        if self.beside is not None:
+            conditions |= self.beside(x, t, conditions, n)
+        return from_diffusers(self.unet, self.schedule, self.prediction, **conditions)(x, t)
+
+    def conditions(self, x: Tensor, text: Text) -> dict[str, Any]:
+        """What the U-Net is told of latents x (b, c, h, w) and their b texts, besides the time."""
         conditions: dict[str, Any] = {"encoder_hidden_states": text.tokens}
         if text.pooled is not None:
             h, w = (self.factor * n for n in x.shape[2:])
             ids = text.tokens.new_tensor([h, w, 0, 0, h, w])  # made as, cut at, shown as
             conditions["added_cond_kwargs"] = {"text_embeds": text.pooled,
                                                "time_ids": ids.expand(len(x), -1)}
-        if self.beside is not None:
-            conditions |= self.beside(x, t, conditions, n)
-        return from_diffusers(self.unet, self.schedule, self.prediction, **conditions)(x, t)
+        return conditions
 
     # ---- refusals ---------------------------------------------------------------------------
 
