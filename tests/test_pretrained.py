@@ -1,6 +1,7 @@
 """Models by name, folder and hub id: what comes back is what was saved, and damage is refused."""
 
 import json
+import re
 import shutil
 
 import diffusers
@@ -223,6 +224,8 @@ def test_everything_really_shipped_is_whole_and_small():
     stray = [p.name for p in manifest.WEIGHTS.iterdir() if p.is_dir()]
     assert sorted(stray) == pretrained.names()
     assert sum(p.stat().st_size for p in manifest.WEIGHTS.rglob("*")) <= 80e6
+    for page in manifest.WEIGHTS.rglob("*config.json"):  # where it was trained concerns nobody
+        assert not re.search(r'"/\w+/', page.read_text(encoding="utf-8")), page
 
 
 # ---- diffusers folders and hub ids

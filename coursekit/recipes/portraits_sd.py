@@ -102,7 +102,8 @@ def run(out: Path, *, data: Path | None = None, steps: int | None = None,
     yield from tell(n, words, steps)
     yield from encode(vae, n, device, steps)
     set_ = Captioned(n, vae, words, batch, seed)
-    vae.register_to_config(scaling_factor=set_.scale)
+    # diffusers writes down where it was read from, which concerns nobody
+    vae.register_to_config(scaling_factor=set_.scale, _name_or_path=portraits_vae.NAME)
     studio = Studio(vae, words)
     lr = LR.get(kind, LR["cpu"])
     card = CARD.format(n=n, captions=CAPTIONS, data_seed=portraits_ddpm.DATA_SEED, empty=EMPTY,
