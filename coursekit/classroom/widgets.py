@@ -9,6 +9,7 @@ Those of text to image take a `nets.latent.Latent`, which is both, a prompt and 
     RoundTrip       inversion up and sampling down again, and the error between
     AttentionMaps   where a text-to-image network looks for each word, step by step
     GuidanceWeight  one noise and one prompt under several w
+    Inversions      a picture brought back, and edited, under guidance in several ways
 
     explorer = NoiseLevel(model.eps(), model.schedule, render(sample(2, g)))
     explorer            # in a notebook: the controls and the view
@@ -43,6 +44,7 @@ from coursekit.classroom.explorer import (
 )
 from coursekit.classroom.frames import Frame, Picture, Plot, still
 from coursekit.classroom.guidance import GuidanceWeight
+from coursekit.classroom.inversions import Inversions
 from coursekit.classroom.painting import StrokeEditor
 from coursekit.classroom.show import Figure
 from coursekit.classroom.walks import RoundTrip, SamplingPath
@@ -51,7 +53,7 @@ from coursekit.diffusion.predict import Eps, to_eps
 from coursekit.diffusion.sample import randn_like
 from coursekit.diffusion.schedule import Schedule
 
-__all__ = ["AttentionMaps", "ElboTerms", "GuidanceWeight", "NoiseLevel", "RoundTrip",
+__all__ = ["AttentionMaps", "ElboTerms", "GuidanceWeight", "Inversions", "NoiseLevel", "RoundTrip",
            "SamplingPath", "StrokeEditor"]
 
 

@@ -2,8 +2,8 @@
 
 Here nobody hands over a picture. A sentence is read by a text model, noise is shaped into a latent
 under its guidance, and an autoencoder turns the latent into pixels: Stable Diffusion, in small,
-trained on this world and its captions. It is an early state, whose card says how far it has come:
-backdrops, clothes, hats and animals follow the words; people's faces do not hold yet.
+trained on this world and its captions. Its card says how far it has come: backdrops, clothes, hats,
+glasses and animals follow the words; on people an eye or a mouth is still out of place at times.
 
 Guidance asks how much the sentence changes the prediction, and goes further that way by a factor w.
 With w = 1 the words are one hint among others; with more they are obeyed, at the cost of variety;
