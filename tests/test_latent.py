@@ -1,6 +1,7 @@
 """Stable Diffusion as one object: equal to diffusers' own pipelines on three topologies."""
 
 import shutil
+from copy import deepcopy
 from types import SimpleNamespace
 
 import diffusers
@@ -276,12 +277,9 @@ def test_free_memory_is_a_number_here():
                                              (torch.float16, ["fp16", 2])])
 def test_variants_and_shards_are_found(folder, models, dtype, expected):
     """An fp16 copy in two shards beside the whole weights: half precision reads that one."""
-    unet = models["sd15"].unet.half()
-    try:
-        size = sum(p.numel() * 2 for p in unet.parameters())
-        unet.save_pretrained(folder / "unet", variant="fp16", max_shard_size=size * 2 // 3)
-    finally:
-        unet.float()
+    unet = deepcopy(models["sd15"].unet).half()
+    size = sum(p.numel() * 2 for p in unet.parameters())
+    unet.save_pretrained(folder / "unet", variant="fp16", max_shard_size=size * 2 // 3)
     variant, files = checkpoint.find(folder).weights("unet", dtype)
     assert [variant, len(files)] == expected
     assert pretrained.load_latent(folder, dtype=dtype).unet.dtype == dtype

@@ -15,7 +15,7 @@ from coursekit.bench import text_to_image as bench
 from coursekit.diffusion.sample import ddim, last
 from coursekit.nets.judge import READ, SPREADS, Reading
 from coursekit.portraits import CATEGORICAL
-from coursekit.recipes import _words, portraits_ddpm, portraits_sd, portraits_vae
+from coursekit.recipes import _twins, _words, portraits_ddpm, portraits_sd, portraits_vae
 
 UNET, VAE = "unet/diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors"
 
@@ -208,10 +208,55 @@ def test_pictures_and_captions_are_of_the_same_records(monkeypatch):
     assert len({len(t.split()) for t in texts}) > 1  # short ones and long ones
 
 
+def test_twins_differ_in_one_thing_and_their_captions_in_its_words():
+    n = 300
+    chunks = list(_twins.pairs(n))
+    assert [len(first) for first, _, _ in chunks] == [256, 44]
+    for (first, second, names), training in zip(chunks, portraits_ddpm.records(n), strict=True):
+        assert set(names) == set(_twins.CHANGED)
+        for i, name in enumerate(names):
+            assert first.describe(i) == training.describe(i)
+            before, after = first.describe(i), second.describe(i)
+            changed = {k for k in before if before[k] != after[k]}
+            assert changed == {name} or (name, changed) == ("age", {"age", "beard"})
+    words = _words.tokenizer()
+    list(_twins.tell(n, portraits_sd.NAMING, 2, words, None))
+    tokens = numpy.load(_twins.captions(n, portraits_sd.NAMING, 2, words))
+    assert tokens.shape == (n, 2, 2, _words.CONTEXT)
+    for i in range(256):  # each caption says of its own portrait what was changed
+        a, b = (words.decode(row, skip_special_tokens=True) for row in tokens[i, 1].tolist())
+        name = chunks[0][2][i]
+        plain = portraits.caption(chunks[0][0][i : i + 1], None, 0)
+        own, others = (portraits.recaption(plain, p[i : i + 1], name)[0] for p in chunks[0][:2])
+        assert a != b
+        for text, said in ((a, own), (b, others)):
+            spoken = [phrase for phrases in portraits.captions.phrases(name).values()
+                      for phrase in phrases if phrase in text]
+            assert bool(said.naming(name)) == bool(spoken)
+
+
+def test_a_batch_of_twins_is_a_function_of_k(whole):
+    out, _ = whole
+    vae, words = portraits_vae.read(out / "autoencoder"), _words.tokenizer()
+    first, again = (portraits_sd.Twins(32, vae, words, 8, 0) for _ in range(2))
+    for k in (5, 0, 5):
+        (z, c), (z2, c2) = first(k), again(k)
+        assert_close(z, z2, rtol=0, atol=0)
+        assert torch.equal(c["tokens"], c2["tokens"]) and z.shape == (8, 4, 16, 16)
+    second = torch.cat([portraits.render(some) for _, some, _ in _twins.pairs(32)])
+    with torch.no_grad():
+        wanted = vae.encode(images.from_uint8(images.to_uint8(second))).latent_dist.mean
+    rows, (z, _) = first.rows(7), first(7)
+    assert_close(z[1::2] / first.scale, wanted[rows], rtol=0, atol=2e-2)
+    assert_close(z[::2], first.scale * torch.from_numpy(numpy.load(
+        portraits_sd.latents(32, vae))[rows]).float())
+
+
 def test_batches_are_a_function_of_k_with_some_captions_empty(whole):
     out, _ = whole
     vae = portraits_vae.read(out / "autoencoder")
     words = _words.tokenizer()
+    list(portraits_sd.tell(32, words, None))
     first, again, other = (portraits_sd.Captioned(32, vae, words, 8, seed) for seed in (0, 0, 1))
     for k in (5, 0, 5):
         (z, c), (z2, c2) = first(k), again(k)

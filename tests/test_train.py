@@ -231,6 +231,48 @@ def test_min_snr_weighs_errors_in_x0_alike(prediction):
         torch.testing.assert_close(loss, expected, rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("prediction", ["v", "eps", "x0"])
+@pytest.mark.parametrize("min_snr", [None, 5.0])
+def test_contrast_weighs_the_difference_of_two_errors_beside_their_sum(prediction, min_snr):
+    t = torch.randint(1, 51, (3,)).repeat_interleave(2)
+    x0, eps, out = (torch.randn(6, 4, 2, 2, dtype=torch.float64) for _ in range(3))
+
+    def loss(out, contrast):
+        return module._loss(out, x0, eps, t, COSINE, prediction, min_snr, 0.0, contrast)
+
+    torch.testing.assert_close(loss(out, 1.0), loss(out, 1 + 1e-12))
+    a, b = COSINE.scales(t, x0)
+    exact = {"x0": x0, "eps": eps, "v": a * eps - b * x0}[prediction]
+    wrong = out - exact
+    both = torch.stack([wrong[::2] + wrong[1::2], wrong[::2] - wrong[1::2]], 1).flatten(0, 1)
+    alike, apart = (exact + (both * keep).repeat_interleave(2, 0)[::2] / 2**0.5
+                    for keep in (torch.tensor([1.0, 0] * 3)[:, None, None, None],
+                                 torch.tensor([0, 1.0] * 3)[:, None, None, None]))
+    for contrast in (0.5, 1.0, 10.0):
+        wanted = loss(alike, 1.0) + contrast * loss(apart, 1.0)
+        torch.testing.assert_close(loss(out, contrast), wanted)
+
+
+def test_pairs_share_time_and_noise_and_contrast_falls_with_lr(monkeypatch):
+    net, seen, weights = Oracle("v"), [], []
+
+    def loss(out, x0, eps, t, *rest):
+        seen.append((t, eps))
+        weights.append(rest[-1])
+        return (out - out.detach() + net.error).square().mean()
+
+    monkeypatch.setattr(module, "_loss", loss)
+    found = [u.lr for u in train(net, batches, COSINE, steps=30, warmup=5, decay=0.5, lr=1.0,
+                                 prediction="v", contrast=9.0)]
+    torch.testing.assert_close(torch.tensor(weights), 1 + 8 * torch.tensor(found))
+    assert max(weights) == 9 and weights[-1] < 1.1
+    for t, eps in seen:
+        assert torch.equal(t[::2], t[1::2]) and torch.equal(eps[::2], eps[1::2])
+        assert len(set(t.tolist())) > 1 and not torch.equal(eps[0], eps[2])
+    with pytest.raises(ValueError, match="batches give 3 pictures: under contrast accepted is an"):
+        next(train(net, lambda k: torch.zeros(3, 3, 4, 4), COSINE, steps=1, contrast=2.0))
+
+
 def test_times_cover_the_schedule_evenly_and_noise_is_fresh():
     seen = []
 
@@ -405,6 +447,7 @@ def test_a_loss_that_is_not_finite_stops_and_says_what_to_do(net):
     ({"steps": 0}, "steps=0"), ({"lr": 0.0}, "lr=0.0"), ({"lr": math.nan}, "lr=nan"),
     ({"ema": 1.0}, "ema=1.0"), ({"decay": 1.5}, "decay=1.5"), ({"clip": -1.0}, "clip=-1.0"),
     ({"min_snr": 0.0}, "min_snr=0.0"), ({"seconds": 0.0}, "seconds=0.0"),
+    ({"contrast": 0.0}, "contrast=0.0"),
     ({"floor": 1.0}, "floor=1.0.*min_snr, which is None"),
     ({"floor": 6.0, "min_snr": 5.0}, "floor=6.0"), ({"floor": -1.0, "min_snr": 5.0}, "floor=-1.0"),
 ])

@@ -128,7 +128,7 @@ class Inversions(Explorer):
         self._plots = {(w, S, i): self._plot(w, S, i) for w, S, i in
                        product(self._weights, self._steps, range(len(x)))}
         super().__init__({"method": buttons("method", methods),
-                          "w": slider("weight w", self._weights, self._weights[-1]),
+                          "w": slider("weight w", self._weights, self._weights[0]),
                           "S": buttons("hops S", self._steps), **portrait(x)})
 
     def _run(self, sd: Latent, z: Tensor, methods: Mapping[str, Method], draw: Draw) -> None:

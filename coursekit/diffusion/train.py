@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coursekit.diffusion.schedule import Schedule
@@ -60,6 +59,7 @@ def train(
     net: nn.Module, batches: Callable[[int], Batch], schedule: Schedule, *, steps: int,
     prediction: str = "v", lr: float = 3e-4, warmup: int = 200, decay: float = 0.5,
     ema: float = 0.999, clip: float = 1.0, min_snr: float | None = None, floor: float = 0.0,
+    contrast: float | None = None,
     autocast: torch.dtype | None = None, channels_last: bool = False,
     checkpoint: Path | None = None, every: float = 300.0, resume: bool = True,
     seconds: float | None = None, seed: int = 0, accelerator: Any = None,
@@ -77,6 +77,10 @@ def train(
     min_snr      gamma of the min-SNR weight (5 in the paper); None: every time counts alike
     floor        least weight of an error in x0 under min_snr: 1 is the truncated SNR of Salimans &
                  Ho 2022; with 0 the noisiest times, where only a caption can tell, hardly count
+    contrast     how much the difference of the errors of pictures 2i and 2i + 1 counts beside their
+                 sum, at the full lr; it falls to 1 with it, which is the usual loss. The two share
+                 their time and noise, so that the difference shows what sets them apart: a batch
+                 holds pairs that are alike but for one word of the condition. None: no pairs
     autocast     torch.bfloat16 or None for float32; `fast_dtype` decides
     checkpoint   file to write every `every` seconds, at Ctrl-C and at the end; where it exists and
                  `resume` is true, training goes on from it, bit for bit on a CPU
@@ -88,7 +92,7 @@ def train(
     cannot be written; the one before it then stays as it was. A run that was finished before
     yields one record, without a loss (nan).
     """
-    _check(prediction, steps, lr, decay, ema, clip, min_snr, floor, seconds)
+    _check(prediction, steps, lr, decay, ema, clip, min_snr, floor, contrast, seconds)
     device = next(net.parameters()).device if accelerator is None else accelerator.device
     ranks, rank = (1, 0) if accelerator is None else (accelerator.num_processes,
                                                       accelerator.process_index)
@@ -120,20 +124,19 @@ def train(
             k = done["step"]
             random_states = _rng_states()
             progress = max(k / steps, done["seconds"] / seconds if seconds else 0.0)
+            share = _lr_share(k, warmup, progress, decay)
             for group in optimiser.param_groups:
-                group["lr"] = lr * _lr_share(k, warmup, progress, decay)
+                group["lr"] = lr * share
 
             x0, conditions = _unpack(batches(k * ranks + rank), device, channels_last)
             draws.manual_seed(_mix(seed, k * ranks + rank))
             b = len(x0)
-            # One time from each of b equal slices: the same law, less noise in the loss.
-            u = (torch.rand(b, generator=draws) + torch.arange(b)) / b
-            t = (u * schedule.T).long().clamp(max=schedule.T - 1) + 1  # b
-            eps = torch.randn(x0.shape, generator=draws).to(x0)
+            t, eps = _draw(x0, 1 if contrast is None else 2, schedule.T, draws)
             x_t = schedule.noise(x0, eps, t)
             with torch.autocast(device.type, autocast, enabled=autocast is not None):
                 out = net_(x_t, t.to(device), **conditions)
-            loss = _loss(out.float(), x0, eps, t, schedule, prediction, min_snr, floor)
+            parted = 1.0 if contrast is None else 1 + (contrast - 1) * share
+            loss = _loss(out.float(), x0, eps, t, schedule, prediction, min_snr, floor, parted)
 
             optimiser_.zero_grad(set_to_none=True)
             if accelerator is None:
@@ -189,17 +192,34 @@ def fast_dtype(device: torch.device | str) -> torch.dtype | None:
 # ---- one step -------------------------------------------------------------------------------
 
 
+def _draw(x0: Tensor, alike: int, T: int, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Times (b,) and noise like x0; so many pictures after each other share theirs."""
+    b = len(x0)
+    if b % alike:
+        raise ValueError(f"batches give {b} pictures: under contrast accepted is an even number")
+    b //= alike
+    # One time from each of b equal slices: the same law, less noise in the loss.
+    u = (torch.rand(b, generator=draws) + torch.arange(b)) / b
+    t = (u * T).long().clamp(max=T - 1) + 1
+    eps = torch.randn((b, *x0.shape[1:]), generator=draws).to(x0)
+    return t.repeat_interleave(alike), eps.repeat_interleave(alike, 0)
+
+
 def _loss(out: Tensor, x0: Tensor, eps: Tensor, t: Tensor, schedule: Schedule, prediction: str,
-          min_snr: float | None, floor: float = 0.0) -> Tensor:
+          min_snr: float | None, floor: float = 0.0, contrast: float = 1.0) -> Tensor:
     a, b = schedule.scales(t, x0)  # sqrt(abar_t), sqrt(1 - abar_t)
     target = {"eps": lambda: eps, "x0": lambda: x0, "v": lambda: a * eps - b * x0}[prediction]()
+    wrong = out - target
+    if contrast != 1:  # e^2 + e'^2 = (e + e')^2 / 2 + (e - e')^2 / 2
+        middle = wrong.unflatten(0, (-1, 2)).mean(1).repeat_interleave(2, 0)
+        wrong = middle + math.sqrt(contrast) * (wrong - middle)
     if min_snr is None:
-        return F.mse_loss(out, target)
+        return wrong.square().mean()
     snr = schedule.abar[t.cpu()] / (1 - schedule.abar[t.cpu()])  # float64, b
     # An error in x0 counts SNR, but floor at least and gamma at most; an error in eps is SNR
     # times, one in v SNR + 1 times smaller than the error in x0 that it makes.
     w = snr.clamp(floor, min_snr) / {"eps": snr, "x0": 1.0, "v": snr + 1}[prediction]
-    return (w.to(out) * (out - target).square().flatten(1).mean(1)).mean()
+    return (w.to(out) * wrong.square().flatten(1).mean(1)).mean()
 
 
 def _lr_share(k: int, warmup: int, progress: float, decay: float) -> float:
@@ -284,14 +304,16 @@ def _restore(file: Path, parts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check(prediction: str, steps: int, lr: float, decay: float, ema: float, clip: float,
-           min_snr: float | None, floor: float, seconds: float | None) -> None:
+           min_snr: float | None, floor: float, contrast: float | None,
+           seconds: float | None) -> None:
     if prediction not in ("v", "eps", "x0"):
         raise ValueError(f"prediction={prediction!r}: accepted are v, eps, x0")
     if steps < 1:
         raise ValueError(f"steps={steps}: accepted is a whole number >= 1")
     if not 0 <= decay <= 1 or not 0 <= ema < 1:
         raise ValueError(f"decay={decay}, ema={ema}: accepted are 0..1 and 0 <= ema < 1")
-    for name, value in (("lr", lr), ("clip", clip), ("min_snr", min_snr), ("seconds", seconds)):
+    for name, value in (("lr", lr), ("clip", clip), ("min_snr", min_snr), ("contrast", contrast),
+                        ("seconds", seconds)):
         if value is not None and not value > 0:
             raise ValueError(f"{name}={value}: accepted is a number > 0")
     if not 0 <= floor <= (min_snr or 0):

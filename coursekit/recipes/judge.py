@@ -203,7 +203,7 @@ def weights(p: Portraits) -> dict[str, Tensor]:
     """1 where a categorical attribute can be seen at all, else 0; one (b,) tensor for each."""
     cast = p.where("style", "bronze")
     seen = {name: torch.ones(len(p)) for name in CATEGORICAL}
-    seen["hair_colour"] = (p.where("subject", "woman", "man") & ~cast).float()
+    seen["hair_colour"] = p.where("subject", "woman", "man").float()  # light or dark in bronze too
     seen["clothes"] = (~cast).float()
     seen["ageing"] = (p.age > 0.5).float()
     seen["eyes"] = (~p.where("glasses", "sunglasses")).float()

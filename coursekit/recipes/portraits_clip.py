@@ -158,11 +158,14 @@ def propose(n: int, generator: torch.Generator) -> tuple[Portraits, list[tuple[s
         changes = torch.stack([torch.zeros_like(first), first, second, first | second], 1)
         columns[name] = torch.where(changes, new[:, None], old[:, None]).flatten()  # 4 n
     people = p[torch.arange(n).repeat_interleave(4)].replace(**columns)
-    human, man = people.where("subject", "woman", "man"), people.where("subject", "man")
-    people = people.replace(hair_style=people.hair_style * human,
-                            beard=people.beard * man * (people.age > 0.3))
     names = [captions.NAMED[k] for k in picks.flatten().tolist()]
-    return people, list(zip(names[::2], names[1::2], strict=True))
+    return fitting(people), list(zip(names[::2], names[1::2], strict=True))
+
+
+def fitting(p: Portraits) -> Portraits:
+    """No hair on animals and beards on grown men alone, as `sample` has it, after a change."""
+    human, man = p.where("subject", "woman", "man"), p.where("subject", "man")
+    return p.replace(hair_style=p.hair_style * human, beard=p.beard * man * (p.age > 0.3))
 
 
 def suited(p: Portraits, picks: Tensor, generator: torch.Generator) -> Portraits:

@@ -3,7 +3,9 @@
 Two stages after Rombach et al. (2022). First an autoencoder (portraits-vae, in OUT/autoencoder);
 it is frozen, and every picture's latent is computed once. Then a U-Net with cross-attention and the
 text model that it reads learn together to predict v. Four captions a picture name 1 to 13 things;
-one in eight is left empty, so that the empty text means the unconditional prediction.
+one in eight is left empty, so that the empty text means the unconditional prediction. Every picture
+comes with a twin that differs in one thing of the face, under the same noise, and what sets the two
+apart counts more until the last fifths: a word for a lip or an earring moves few latents.
 
 The scheduler's settings are Stable Diffusion's but for a cosine schedule, whose x_T keeps nothing
 of the picture: on 16x16 latents a background that shines through decides its colour.
@@ -31,7 +33,7 @@ from coursekit.diffusion.train import Update
 from coursekit.nets.latent import Latent
 from coursekit.nets.parts import quiet
 from coursekit.recipes import (
-    Pictures, _words, cache_folder, fit, fresh, portraits_ddpm, portraits_vae, preparing,
+    Pictures, _twins, _words, cache_folder, fit, fresh, portraits_ddpm, portraits_vae, preparing,
     whole_folder, write_card,
 )
 
@@ -49,7 +51,7 @@ IMAGES = 1_000_000  # to see in all
 BATCH = {"cpu": 16, "cuda": 256}
 LR = {"cpu": 5e-4, "cuda": 1e-3}
 SETTINGS = {"warmup": 500, "decay": 0.4, "ema": 0.999, "clip": 1.0, "min_snr": 5.0,
-            "floor": 1.0}
+            "floor": 1.0, "contrast": 10.0}
 EMPTY = 0.125  # share of captions left out
 NAMING = (1, 2, 3, 4, 5, 6, 8, 13)  # things a caption names besides style and subject
 CAPTIONS = 4  # a picture
@@ -69,11 +71,12 @@ CARD = """# portraits-sd
 
 Draws portraits of the course's own world from a caption, 64x64: a Stable Diffusion pipeline that
 loads unmodified. Latents of 4x16x16, v on a cosine schedule, T = 1000. Data: {n} renders of the
-default training distribution (photo style, few backgrounds) with {captions} captions each, seed
-{data_seed}, no augmentation; {empty:.1%} of the captions left empty. Adam, lr {lr:g} falling to 0
-over the last two fifths, batch {batch}; an error in x0 counts SNR, within 1 and 5; U-Net and text
-model are averages. The autoencoder's scaling factor is 1 / the deviation of all latents. Made by
-`coursekit train portraits-sd`, seed {seed}."""
+default training distribution (photo style, few backgrounds), seed {data_seed}, each beside a twin
+that differs in one thing of the face, with {captions} captions each; {empty:.1%} of them left
+empty; no augmentation. Adam, lr {lr:g} falling to 0 over the last two fifths, batch {batch}; an
+error in x0 counts SNR, within 1 and 5; the difference of two twins' errors counts {contrast:g}
+times, falling to 1 with lr; U-Net and text model are averages. The autoencoder's scaling factor is
+1 / the deviation of all latents. Made by `coursekit train portraits-sd`, seed {seed}."""
 
 
 def run(out: Path, *, data: Path | None = None, steps: int | None = None,
@@ -99,15 +102,16 @@ def run(out: Path, *, data: Path | None = None, steps: int | None = None,
     vae.to(device).eval().requires_grad_(False)
     yield from portraits_vae.draw(n, device, steps)
     words = _words.tokenizer()
-    yield from tell(n, words, steps)
+    yield from _twins.tell(n, NAMING, CAPTIONS, words, steps)
     yield from encode(vae, n, device, steps)
-    set_ = Captioned(n, vae, words, batch, seed)
+    yield from _twins.encode(vae, latents(n, vae), n, device, steps)
+    set_ = Twins(n, vae, words, batch, seed)
     # diffusers writes down where it was read from, which concerns nobody
     vae.register_to_config(scaling_factor=set_.scale, _name_or_path=portraits_vae.NAME)
     studio = Studio(vae, words)
     lr = LR.get(kind, LR["cpu"])
     card = CARD.format(n=n, captions=CAPTIONS, data_seed=portraits_ddpm.DATA_SEED, empty=EMPTY,
-                       lr=lr, batch=batch, seed=seed)
+                       lr=lr, batch=batch, seed=seed, contrast=SETTINGS["contrast"])
     updates = fit(out, net, set_, steps=steps, minutes=minutes and minutes * (1 - FIRST),
                   default_steps=TINY_STEPS if tiny else IMAGES // batch, resume=resume,
                   device=device, seed=seed, card=card, schedule=studio.schedule,
@@ -188,7 +192,7 @@ def tell(n: int, words: Any, steps: int | None) -> Iterator[Update]:
             told.append(numpy.array(ids, dtype=numpy.uint16))
         yield preparing(min(256 * (i + 1), n), steps, begun)
     chunks = [numpy.stack(told[i : i + CAPTIONS], 1) for i in range(0, len(told), CAPTIONS)]
-    _keep(captions(n), numpy.concatenate(chunks))
+    _twins.keep(captions(n), numpy.concatenate(chunks))
 
 
 def latents(n: int, vae: nn.Module) -> Path:
@@ -211,12 +215,7 @@ def encode(vae: nn.Module, n: int, device: str, steps: int | None) -> Iterator[U
         x = images.from_uint8(torch.from_numpy(pixels[i : i + 256])).to(device)
         found.append(vae.encode(x).latent_dist.mean.half().cpu().numpy())
         yield preparing(min(i + 256, n), steps, begun)
-    _keep(file, numpy.concatenate(found))
-
-
-def _keep(file: Path, array: numpy.ndarray) -> None:
-    with images.whole(file) as part, part.open("wb") as stream:
-        numpy.save(stream, array)
+    _twins.keep(file, numpy.concatenate(found))
 
 
 class Captioned(Pictures):
@@ -237,6 +236,27 @@ class Captioned(Pictures):
         tokens = torch.from_numpy(self.tokens[rows, which].astype(numpy.int64))
         tokens[torch.rand(len(rows), generator=generator) < EMPTY] = self.empty
         return self.scale * torch.from_numpy(self.pixels[rows]).float(), {"tokens": tokens}
+
+
+class Twins(Pictures):
+    """Latents of unit deviation (b, 4, 16, 16), each before its twin's, and a caption for each."""
+
+    def __init__(self, n: int, vae: nn.Module, words: Any, batch: int, seed: int) -> None:
+        super().__init__(latents(n, vae), batch // 2, seed)
+        self.pixels = numpy.stack([self.pixels, numpy.load(_twins.latents(latents(n, vae)))], 1)
+        self.tokens = numpy.load(_twins.captions(n, NAMING, CAPTIONS, words))
+        self.scale = float(1 / self.pixels[:, 0].std(dtype=numpy.float64))
+        self.empty = torch.tensor(
+            words("", padding="max_length", max_length=_words.CONTEXT)["input_ids"])
+
+    def __call__(self, k: int) -> tuple[Tensor, dict[str, Tensor]]:
+        rows = self.rows(k)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + k)
+        which = torch.randint(CAPTIONS, (len(rows),), generator=generator).numpy()
+        tokens = torch.from_numpy(self.tokens[rows, which].astype(numpy.int64))  # b/2 2 l
+        tokens[torch.rand(len(rows), generator=generator) < EMPTY] = self.empty
+        z = self.scale * torch.from_numpy(self.pixels[rows]).float()  # b/2 2 4 h w
+        return z.flatten(0, 1), {"tokens": tokens.flatten(0, 1)}
 
 
 # ---- what is written ------------------------------------------------------------------------
