@@ -19,6 +19,7 @@ from coursekit.nets.clip import Clip, direction, directional_loss, global_loss
 from coursekit.portraits.captions import NAMED, phrases
 from coursekit.recipes import _words
 from coursekit.recipes import portraits_clip as recipe
+from coursekit.recipes._questions import Questions, answers
 
 SAME = dict(rtol=0, atol=0)
 VIT = {"embed_dim": 16,
@@ -349,18 +350,20 @@ def test_a_batch_depends_on_its_number_alone_and_fits_its_captions(cache, folder
     data = next((folder.parent / "cache/coursekit").glob("clip-*"))
     squares = [recipe.Squares(data, 2, 8, seed=3) for _ in range(2)]
     for k in range(9):
-        x, tokens = squares[0](k)
-    again = squares[1](8)
-    assert_close(again[0], x, **SAME)
-    assert_close(again[1], tokens, **SAME)
+        batch = squares[0](k)
+    x, tokens, short, true = batch
+    assert_close(squares[1](8), batch, **SAME)
+    assert short.shape == (sum(recipe.SIZES), tokens.shape[1]) and true.shape == (8, len(NAMED))
     assert x.shape == (8, 3, 64, 64) and x.abs().max() <= 1
     every = images.from_uint8(torch.from_numpy(numpy.concatenate(squares[0].pixels)))
     said = torch.from_numpy(numpy.concatenate(squares[0].tokens)).transpose(1, 2).flatten(0, 1)
-    for picture, text in zip(x, tokens, strict=True):
+    answered = torch.from_numpy(numpy.concatenate(squares[0].answers)).flatten(0, 1)
+    for picture, text, answer in zip(x, tokens, true, strict=True):
         errors = [(every - seen).abs().mean((1, 2, 3)) for seen in (picture, picture.flip(-1))]
         row = int(torch.minimum(*errors).argmin())
         assert min(float(e[row]) for e in errors) < 0.05
         assert (said[row] == text).all(1).any()
+        assert torch.equal(answered[row].long(), answer)
     with pytest.raises(ValueError, match="batch=6: accepted is a multiple of 4"):
         recipe.Squares(data, 2, 6, seed=0)
 
@@ -372,14 +375,60 @@ def test_short_texts_are_encoded_as_open_clip_does(clip, words, generator):
                  rtol=1e-5)
 
 
-def test_the_loss_is_open_clips(clip, x, words):
+def test_the_loss_is_open_clips_and_that_of_the_questions(clip, x, words, generator):
     net = clip.model
     tokens = words(["a cat", "a dog", "a fox"], padding="max_length",
                    return_tensors="pt").input_ids
+    short = Questions(words)(generator)
+    true = torch.full((3, len(NAMED)), -1)
+    true[0, 1], true[1, 1], true[2, 4] = 1, 0, 5  # two questions have an answer
     image, text, scale = net(x, tokens)
     logits = scale * image @ text.T
     wanted = -(logits.log_softmax(0).diag() + logits.log_softmax(1).diag()).mean() / 2
-    assert_close(recipe.objective(net, (x, tokens), "cpu"), wanted, atol=1e-5, rtol=1e-5)
+    asked = scale * image @ net.encode_text(short, normalize=True).T
+    age, hair = asked[:, 5:7].log_softmax(1), asked[:, 16:23].log_softmax(1)
+    wanted = wanted - ((age[0, 1] + age[1, 0]) / 2 + hair[2, 5]) / 2
+    batch = x, tokens, short, true
+    assert_close(recipe.objective(net, batch, "cpu"), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_questions_are_prompts_with_one_frame_and_all_synonyms_come(words):
+    generator, ask = torch.Generator().manual_seed(0), Questions(words)
+    seen = [[words.decode(row, skip_special_tokens=True).replace(" - ", "-")
+             for row in ask(generator).tolist()] for _ in range(300)]
+    place = 0
+    for name in NAMED:
+        values = bench.prompts(name)
+        for said in seen[:40]:
+            for text, wanted in zip(said[place : place + len(values)], values.values(),
+                                    strict=True):
+                assert text in wanted
+            if name == "hat":
+                assert len({text.partition(" in ")[0] for text in said[place : place + 4]}) == 1
+        for k, wanted in enumerate(values.values()):
+            found = {said[place + k] for said in seen}
+            assert len(found) >= min(len(set(wanted)), 12)
+        place += len(values)
+    assert place == len(seen[0]) == sum(recipe.SIZES)
+
+
+def test_answers_are_what_a_caption_says(generator):
+    """Named when asked for, by the right value's words; silent values are not named."""
+    p = portraits.sample(300, generator)
+    for name in NAMED:
+        said = phrases(name)
+        found = answers(p, name)
+        captions = portraits.recaption(portraits.caption(p, generator, 0), p, name)
+        values = list(said.values())
+        for i, (k, caption) in enumerate(zip(found.tolist(), captions, strict=True)):
+            if k < 0:  # the world has it not, it cannot be seen, or has no words
+                continue
+            if name == "hair_style" and p.describe(i)["style"] == "bronze":
+                continue  # "with curly hair": no phrase, as these say its colour
+            named = any(phrase in caption.text for phrase in values[k])
+            assert named or not values[k] and not caption.naming(name)
+    ends = answers(p, "smile")
+    assert set(ends.tolist()) == {-1, 0, 1} and (p.smile[ends == 0] > 0.39).all()
 
 
 def test_a_run_leaves_an_open_clip_folder_in_fp16(folder, clip):

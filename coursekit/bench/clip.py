@@ -20,8 +20,9 @@ from coursekit.bench import Row
 from coursekit.bench.judge import seen
 from coursekit.nets.clip import Clip, direction
 from coursekit.portraits import CATEGORICAL, Portraits
-from coursekit.portraits.captions import NAMED, phrases
+from coursekit.portraits.captions import NAMED
 from coursekit.recipes import portraits_clip
+from coursekit.recipes._questions import answers, prompts
 
 MODEL = "portraits-clip"
 N, SQUARES, SETS, SET = 1000, 500, 10, 100
@@ -63,18 +64,11 @@ def zero_shot(clip: Clip, p: Portraits, pictures: Tensor, name: str) -> Iterator
     classes = prompts(name)
     centres = torch.stack([F.normalize(clip.texts(texts).mean(0), dim=0)
                            for texts in classes.values()])
+    true = answers(p, name)
+    counts = true >= 0
     if name in CATEGORICAL:
-        true, counts = getattr(p, name), possible(p, name)
         rows_ = counts.nonzero()[:, 0]
         counts[rows_] = seen(p[rows_], name)
-    else:
-        low, high = {"age": (0.2, 0.35), "smile": (-1.0, -0.4)}[name]
-        edge = {"age": 0.75, "smile": 0.4}[name]
-        column = getattr(p, name)
-        first, second = (column >= low) & (column < high), column > edge
-        if name == "smile":  # "happy" comes first
-            first, second = second, first
-        true, counts = second.long(), first | second
     said = (pictures @ centres.T).argmax(1)
     n = int(counts.sum())
     if n:
@@ -83,37 +77,6 @@ def zero_shot(clip: Clip, p: Portraits, pictures: Tensor, name: str) -> Iterator
         bar = 0.95 if name in CATEGORICAL else None
         right = (said == true)[counts].float().mean().item()
         yield Row(label if bar else label.removesuffix("; peer: bar"), right, bar, "", "higher", n)
-
-
-def prompts(name: str) -> dict[str, list[str]]:
-    """{value: prompts}: every style and subject that can have it, every synonym of the value."""
-    own = phrases(name)
-    styles = [texts[0] for texts in phrases("style").values()]
-    subjects = {k: texts[0] for k, texts in phrases("subject").items()}
-    if name in ("hair_style", "hair_colour", "beard"):
-        subjects = {k: subjects[k] for k in (("man",) if name == "beard" else ("woman", "man"))}
-    if name == "style":
-        return {v: [f"{s} a {k}" for s in said for k in subjects.values()]
-                for v, said in own.items()}
-    if name == "subject":
-        return {v: [f"{s} a {k}" for s in styles for k in said] for v, said in own.items()}
-    if name in ("age", "smile"):
-        return {v: [f"{s} a {w} {k}" for s in styles for k in subjects.values() for w in said]
-                for v, said in own.items()}
-    return {v: [f"{s} a {k} {w}".strip() for s in styles for k in subjects.values()
-                for w in said or ("",)] for v, said in own.items()}
-
-
-def possible(p: Portraits, name: str) -> Tensor:
-    """(b,) bool: portraits on which the world has the attribute, and captions name it."""
-    found = torch.ones_like(p.age, dtype=torch.bool)
-    if name in ("hair_style", "hair_colour"):
-        found = found & p.where("subject", "woman", "man")
-    if name in ("hair_colour", "clothes"):
-        found = found & ~p.where("style", "bronze")
-    if name == "beard":
-        found = found & p.where("subject", "man") & (p.age > 0.3)
-    return found
 
 
 # ---- directions -----------------------------------------------------------------------------

@@ -23,16 +23,13 @@ from coursekit.nets.judge import Reading
 from coursekit.nets.latent import Latent
 from coursekit.portraits import CATEGORICAL, CONTINUOUS, TRAINING, Caption, Portraits
 from coursekit.portraits.captions import NAMED
+from coursekit.recipes._questions import ENDS
 
 MODEL = "portraits-sd"
 RENDERS, PROMPTS, N, RUNS = 500, 400, 2000, 5
 WEIGHTS = (1.0, 2.0, 3.0, 5.0, 7.5)
 STEPS, BATCH = 30, 50
 SLACK = 0.1  # of its range: how far a word may be missed by an attribute that is continuous
-STANDS_FOR = {  # the values that captions call so
-    "age": {"young": (0.2, 0.35), "old": (0.75, 1.0)},
-    "smile": {"sad": (-1.0, -0.4), "happy": (0.4, 1.0)},
-}
 BARS = {"mean": 0.9, "each": 0.75, "seconds": 3.0, "psnr": 30.0, "kept": 0.97, "equal": 1e-4}
 
 
@@ -171,7 +168,7 @@ def right(reading: Reading, p: Portraits, name: str) -> Tensor:
     said, true = reading.value(name), getattr(p, name)
     slack = SLACK * (CONTINUOUS[name][1] - CONTINUOUS[name][0])
     hit = torch.zeros_like(said, dtype=torch.bool)
-    for low, high in STANDS_FOR[name].values():
+    for low, high in ENDS[name].values():
         meant = (true >= low) & (true <= high)
         hit |= meant & (said >= low - slack) & (said <= high + slack)
     return hit

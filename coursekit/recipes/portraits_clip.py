@@ -7,6 +7,11 @@ batch. A change that shows in few pixels makes no square. Each square has four p
 0 to 3 things besides; mirrored copies say the same, as no caption speaks of left and right; weak
 noise and blur keep the network from leaning on film grain. Batch k depends on the seed and k alone.
 
+A square tells of two attributes. So that a picture tells of all, each batch also puts questions to
+its pictures: which of a few short captions, one a value of an attribute, is theirs? All pictures for
+which a caption is true are its own (after Yang et al. 2022, "Unified contrastive learning in
+image-text-label space").
+
 Several processes share the work under `torchrun`, each with negatives of its own.
 """
 
@@ -26,6 +31,7 @@ from coursekit import images, portraits, pretrained
 from coursekit.nets.clip import CONFIG, Clip
 from coursekit.portraits import CATEGORICAL, CONTINUOUS, Portraits, captions, truth
 from coursekit.recipes import _words, cache_folder, fresh, judge, write_pictures
+from coursekit.recipes._questions import Questions, answers
 from coursekit.recipes.judge import Progress
 
 NAME = "portraits-clip"
@@ -37,6 +43,7 @@ VISION = {"image_size": 64, "layers": [1, 2, 2, 1], "width": 24, "head_width": 6
 TEXT = {"width": 128, "heads": 4, "layers": 3}
 TINY = {"vision": VISION | {"layers": [1, 1, 1, 1], "width": 4, "head_width": 32}, "squares": 6,
         "text": {"width": 16, "heads": 2, "layers": 1}, "shards": 2, "batch": 8, "steps": 20}
+SIZES = [len(captions.phrases(name)) for name in captions.NAMED]  # answers of each question
 TOP_SCALE = math.log(100)  # of the logits, as in Radford et al. 2021
 WEIGHTS = "open_clip_model.safetensors"
 
@@ -101,25 +108,32 @@ def stamp() -> str:
 
 
 def draw(folder: Path, squares: int, shards: int, device: str) -> Iterator[Progress]:
-    """Draws what is missing of the set: NNN.npy with pictures, NNN.tokens.npy with captions."""
+    """Draws what is missing of the set: NNN.npy with pictures, their captions and answers beside.
+
+    NNN.tokens.npy is (squares, plans, 4, context), NNN.answers.npy (squares, 4, attributes).
+    """
     begun, drawn = time.perf_counter(), 0
     words = _words.tokenizer()
     for k in range(shards):
-        file = folder / f"{k:03d}.tokens.npy"
-        if file.exists():  # written last
+        tokens, labels = (folder / f"{k:03d}.{kind}.npy" for kind in ("tokens", "answers"))
+        if labels.exists():  # written last
             continue
         told: list[Tensor] = []
-        chunks = shard(k, squares, words, device, told)
+        asked: list[Tensor] = []
+        chunks = shard(k, squares, words, device, told, asked)
         for _ in write_pictures(folder / f"{k:03d}.npy", 64, chunks, least=4 * squares):
             drawn += 4 * len(told[-1])
             seconds = time.perf_counter() - begun
             yield Progress(0, 1, drawn, math.nan, seconds, drawn / seconds)
-        with images.whole(file) as part, part.open("wb") as stream:
-            numpy.save(stream, torch.cat(told).short().numpy())
+        for file, found in ((tokens, torch.cat(told).short()), (labels, torch.cat(asked).char())):
+            with images.whole(file) as part, part.open("wb") as stream:
+                numpy.save(stream, found.numpy())
 
 
-def shard(k: int, squares: int, words: Any, device: str, told: list[Tensor]) -> Iterator[Tensor]:
-    """Pictures (4 m, 3, 64, 64) until there are enough; told grows by tokens (m, plans, 4, n)."""
+def shard(k: int, squares: int, words: Any, device: str, told: list[Tensor],
+          asked: list[Tensor]) -> Iterator[Tensor]:
+    """Pictures (4 m, 3, 64, 64) until there are enough; told grows by their tokens, asked by their
+    answers."""
     generator = torch.Generator().manual_seed(DATA_SEED * 1_000_003 + k)
     done = 0
     while done < squares:
@@ -138,6 +152,8 @@ def shard(k: int, squares: int, words: Any, device: str, told: list[Tensor]) -> 
         texts = [text for square in zip(*plans, strict=True) for four in square for text in four]
         tokens = words(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
         told.append(tokens.view(len(keep), len(PLANS), 4, -1))
+        found = torch.stack([answers(people, name) for name in captions.NAMED], 1)
+        asked.append(found.view(len(keep), 4, -1))
         done += len(keep)
         yield x[corners(keep)]
 
@@ -210,7 +226,8 @@ def visible(x: Tensor) -> Tensor:
 
 
 class Squares:
-    """The set as batches: squares(k) -> pictures (b, 3, 64, 64) and tokens (b, context)."""
+    """The set as batches: squares(k) -> pictures (b, 3, 64, 64) and tokens (b, context), then the
+    short captions of all questions (n, context) and the pictures' answers (b, attributes)."""
 
     def __init__(self, folder: Path, shards: int, batch: int, seed: int) -> None:
         if batch % 4:
@@ -218,13 +235,15 @@ class Squares:
         files = [folder / f"{k:03d}" for k in range(shards)]
         self.pixels = [numpy.load(f"{f}.npy", mmap_mode="r") for f in files]
         self.tokens = [numpy.load(f"{f}.tokens.npy") for f in files]
+        self.answers = [numpy.load(f"{f}.answers.npy") for f in files]
+        self.questions = Questions(_words.tokenizer())
         self.batch, self.seed, self.size = batch, seed, len(self.tokens[0])
         self._epoch, self._order = -1, numpy.empty(0)
 
     def __len__(self) -> int:
         return self.size * len(self.tokens)
 
-    def __call__(self, k: int) -> tuple[Tensor, Tensor]:
+    def __call__(self, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         per_batch = self.batch // 4
         epoch, place = divmod(k, len(self) // per_batch)
         if epoch != self._epoch:
@@ -240,25 +259,42 @@ class Squares:
         x[flip] = x[flip].flip(-1)
         tokens = numpy.concatenate([self.tokens[s][i, j]
                                     for (s, i), j in zip(where, plan, strict=True)])
-        return judge.worn(x, generator), torch.from_numpy(tokens).long()
+        found = numpy.concatenate([self.answers[s][i] for s, i in where])
+        return (judge.worn(x, generator), torch.from_numpy(tokens).long(),
+                self.questions(generator), torch.from_numpy(found).long())
 
 
 # ---- the fit --------------------------------------------------------------------------------
 
 
-def objective(net: nn.Module, batch: tuple[Tensor, Tensor], device: str,
+def objective(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor, Tensor], device: str,
               dtype: torch.dtype | None = None) -> Tensor:
-    """open_clip's contrastive loss over the batch. dtype: of the arithmetic, None float32."""
+    """open_clip's contrastive loss over the batch, and the mean cross-entropy of its questions.
+
+    dtype: of the arithmetic, None float32.
+    """
     from open_clip import ClipLoss
 
-    x, tokens = (part.to(device) for part in batch)
+    x, tokens, short, true = (part.to(device) for part in batch)
     with torch.no_grad():
         net.logit_scale.clamp_(0, TOP_SCALE)
     with torch.autocast(torch.device(device).type, dtype, enabled=dtype is not None):
         x = x.contiguous(memory_format=torch.channels_last)
         pictures = nn.functional.normalize(net.encode_image(x), dim=-1)
-        texts = nn.functional.normalize(short_text(net, tokens), dim=-1)
-    return ClipLoss()(pictures.float(), texts.float(), net.logit_scale.exp())
+        texts = nn.functional.normalize(short_text(net, torch.cat([tokens, short])), dim=-1)
+    pictures, texts, scale = pictures.float(), texts.float(), net.logit_scale.exp()
+    loss = ClipLoss()(pictures, texts[: len(x)], scale)
+    return loss + asked(scale * pictures @ texts[len(x) :].T, true)
+
+
+def asked(logits: Tensor, true: Tensor) -> Tensor:
+    """Mean cross-entropy over the questions that have an answer: logits (b, n), true (b, q)."""
+    terms = []
+    for column, some in zip(true.unbind(1), logits.split(SIZES, 1), strict=True):
+        known = column >= 0
+        if known.any():
+            terms.append(nn.functional.cross_entropy(some[known], column[known]))
+    return torch.stack(terms).mean()
 
 
 def short_text(net: nn.Module, tokens: Tensor) -> Tensor:
@@ -307,9 +343,9 @@ def export(out: Path, net: nn.Module, done: dict, squares: Squares, device: str,
 CARD = """# portraits-clip
 
 Pictures of the course's own world, 64x64, and captions in one space; an open_clip model that loads
-as `open_clip.create_model("local-dir:FOLDER")`. AdamW, one cycle of the learning rate, mirrored
-copies, weak noise and blur. Made by `coursekit train portraits-clip`; `coursekit bench clip` prints
-its gates.
+as `open_clip.create_model("local-dir:FOLDER")`. The contrastive loss, and as much again on short
+captions that name one thing. AdamW, one cycle of the learning rate, mirrored copies, weak noise and
+blur. Made by `coursekit train portraits-clip`; `coursekit bench clip` prints its gates.
 
 | | |
 |---|---|"""
