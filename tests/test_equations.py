@@ -20,7 +20,7 @@ CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 DISPLAY = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
 TAG = re.compile(r"\\tag\{([^}]*)\}")
 UNDOLLARED = re.compile(r"\\\[|\\begin\{(?:equation|align|gather|multline|eqnarray)\*?\}")
-REFERENCE = re.compile(r"\((0\d\.\d+)\)")
+REFERENCE = re.compile(r"\(([012]\d\.\d+)\)")
 
 Twins = Mapping[str, Iterable[tuple[str, str]]]  # tag -> (module, case id)
 

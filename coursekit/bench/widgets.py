@@ -12,8 +12,9 @@ from torch import Tensor
 from coursekit.bench import Row
 from coursekit.classroom import widgets
 from coursekit.classroom.explorer import Explorer
+from coursekit.diffusion.sample import ddim
 from coursekit.diffusion.schedule import Schedule
-from coursekit.edits import sdedit
+from coursekit.edits import p2p, pnp, sdedit
 from coursekit.nets.latent import Latent
 from coursekit.portraits import TRAINING, render, sample, strokes
 from coursekit.recipes import _words, portraits_sd, portraits_vae
@@ -35,7 +36,8 @@ def rows(*, seed: int, device: str) -> Iterator[Row]:
     noise = torch.randn(2, 3, 64, 64, generator=generator).to(device)
     schedule = Schedule.cosine()
     eps, sd = _exact(schedule, known), text_to_image(seed, device)
-    latents = sd.noise(2, generator)
+    latents, told = sd.noise(2, generator), PROMPT.replace("red", "blue")
+    walk = list(ddim(sd.eps(PROMPT), sd.schedule, latents[:1], sd.path(3)))
     makers: list[Callable[[], Explorer]] = [
         lambda: widgets.NoiseLevel(eps, schedule, known[:2], levels=11),
         lambda: widgets.ElboTerms(eps, schedule, known[:2], path=schedule.trailing(10)),
@@ -44,6 +46,14 @@ def rows(*, seed: int, device: str) -> Iterator[Row]:
         lambda: widgets.StrokeEditor(sdedit.edit, eps, schedule, strokes(known[:1]), steps=10),
         lambda: widgets.AttentionMaps(sd, PROMPT, latents, steps=10),
         lambda: widgets.GuidanceWeight(sd, PROMPT, latents, weights=(1, 3, 5), steps=(3, 5)),
+        lambda: widgets.Inversions(sd, known[:2], PROMPT, told, weights=(1, 3, 5), steps=(3, 5)),
+        lambda: widgets.PromptWindows(p2p.pair, p2p.Control, sd, walk, PROMPT, told),
+        lambda: widgets.PromptEditor(p2p.pair, p2p.Control, sd, walk, PROMPT, told),
+        lambda: widgets.InjectionWindows(
+            pnp.edit, sd, known[:2], PROMPT, "a photo of a fox", sd.path(4),
+            outline=lambda x: x.mean(1) > 0, success=lambda x: x.mean((1, 2, 3)) > 0,
+            tau_f=(0.0, 0.5, 1.0), tau_A=(0.0, 1.0)),
+        lambda: widgets.DecoderFeatures(sd, known[:3], PROMPT, sd.path(6)),
     ]
     for make in makers:
         explorer = make()
@@ -54,8 +64,9 @@ def rows(*, seed: int, device: str) -> Iterator[Row]:
 def _moves(explorer: Explorer, dice: random.Random) -> tuple[float, float]:
     """95th percentiles in ms: until the view has changed, and for the same view by matplotlib."""
     ours, peer = [], []
+    moved = [c for c in explorer.controls.values() if hasattr(c, "options") or hasattr(c, "min")]
     while len(ours) < N:
-        control = dice.choice(list(explorer.controls.values()))
+        control = dice.choice(moved)  # not a field for text
         options = getattr(control, "options", None)
         new = dice.randrange(len(options)) if options else dice.randint(control.min, control.max)
         before, begun = explorer.view.value, time.perf_counter()

@@ -10,6 +10,10 @@ Those of text to image take a `nets.latent.Latent`, which is both, a prompt and 
     AttentionMaps   where a text-to-image network looks for each word, step by step
     GuidanceWeight  one noise and one prompt under several w
     Inversions      a picture brought back, and edited, under guidance in several ways
+    PromptEditor    Prompt-to-Prompt: another prompt for a picture, drawn as you type
+    PromptWindows   the same edit under several windows and weights of a word
+    DecoderFeatures   three principal components of the decoder's features, by layer and time
+    InjectionWindows  Plug-and-Play under its two thresholds, outline beside outline
 
     explorer = NoiseLevel(model.eps(), model.schedule, render(sample(2, g)))
     explorer            # in a notebook: the controls and the view
@@ -44,8 +48,10 @@ from coursekit.classroom.explorer import (
 )
 from coursekit.classroom.frames import Frame, Picture, Plot, still
 from coursekit.classroom.guidance import GuidanceWeight
+from coursekit.classroom.injection import DecoderFeatures, InjectionWindows
 from coursekit.classroom.inversions import Inversions
 from coursekit.classroom.painting import StrokeEditor
+from coursekit.classroom.prompts import PromptEditor, PromptWindows
 from coursekit.classroom.show import Figure
 from coursekit.classroom.walks import RoundTrip, SamplingPath
 from coursekit.diffusion import elbo
@@ -53,7 +59,8 @@ from coursekit.diffusion.predict import Eps, to_eps
 from coursekit.diffusion.sample import randn_like
 from coursekit.diffusion.schedule import Schedule
 
-__all__ = ["AttentionMaps", "ElboTerms", "GuidanceWeight", "Inversions", "NoiseLevel", "RoundTrip",
+__all__ = ["AttentionMaps", "DecoderFeatures", "ElboTerms", "GuidanceWeight", "InjectionWindows",
+           "Inversions", "NoiseLevel", "PromptEditor", "PromptWindows", "RoundTrip",
            "SamplingPath", "StrokeEditor"]
 
 

@@ -204,7 +204,8 @@ class Latent:
         The positions are those of the last axis of a cross-attention's probabilities. A word is
         what `pattern` matches: as it stands, all between two blanks.
         """
-        spans = self.tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]
+        spans = self.tokenizer(prompt, return_offsets_mapping=True,
+                               verbose=False)["offset_mapping"]
         return [(m[0], [i for i, (a, b) in enumerate(spans)
                         if a < m.end() and b > m.start()])
                 for m in re.finditer(pattern, prompt)]
