@@ -7,6 +7,7 @@ was changed. The first of two twins is the training picture of the recipe portra
 """
 
 import hashlib
+import inspect
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -51,10 +52,10 @@ def pairs(n: int) -> Iterator[tuple[Portraits, Portraits, list[str]]]:
 
 def captions(n: int, plans: Sequence[int], each: int, words: Any) -> Path:
     """The file of the tokens of `each` pairs of captions a pair, (n, each, 2, context) uint16."""
-    sources = (portraits.attributes, portraits.captions, portraits_clip)
-    content = b"".join(Path(s.__file__).read_bytes() for s in sources) + Path(__file__).read_bytes()
-    content += repr((tuple(plans), each, sorted(words.get_vocab().items()))).encode()
-    return cache_folder() / f"twins-captions-{n}-{hashlib.sha256(content).hexdigest()[:8]}.npy"
+    sources = (portraits.attributes, portraits.captions)
+    content = "".join(Path(s.__file__).read_text(encoding="utf-8") for s in sources) + _drawing()
+    content += repr((tuple(plans), each, sorted(words.get_vocab().items())))
+    return cache_folder() / f"twins-captions-{n}-{_stamp(content)}.npy"
 
 
 def tell(n: int, plans: Sequence[int], each: int, words: Any,
@@ -81,8 +82,17 @@ def tell(n: int, plans: Sequence[int], each: int, words: Any,
 
 def latents(firsts: Path) -> Path:
     """The file of the twins' latents, which stands beside that of the training pictures'."""
-    said = hashlib.sha256(Path(portraits_clip.__file__).read_bytes() + Path(__file__).read_bytes())
-    return firsts.with_name(f"twins-{firsts.stem}-{said.hexdigest()[:8]}.npy")
+    return firsts.with_name(f"twins-{firsts.stem}-{_stamp(_drawing())}.npy")
+
+
+def _drawing() -> str:
+    """All that decides who the twins are, so that no stale one is used."""
+    return "".join(inspect.getsource(f) for f in (
+        pairs, portraits_clip.moved, portraits_clip.fitting)) + repr((CHANGED, DATA_SEED))
+
+
+def _stamp(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()[:8]
 
 
 @torch.no_grad()
