@@ -290,7 +290,7 @@ def test_a_lost_worker_of_a_cluster_costs_no_result(store, many):
 def test_a_submission_that_ends_workers_of_a_cluster_is_ours_to_put_right(store, many, tmp_path):
     work = [*submissions(5), Submission("zoe", f"dies {tmp_path / 'tries'}".encode(), "z")]
     events = list(run(work, store, many))
-    assert events[-1].hand_in.student == "zoe" and events[-1].kind == "graded"
+    assert [e.kind for e in events if e.hand_in.student == "zoe"][-1] == "graded"
     assert len(table(store)) == 6
 
 
