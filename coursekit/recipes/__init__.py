@@ -95,6 +95,12 @@ def write_pictures(file: Path, size: int, chunks: Iterable[Tensor], *,
             raise OSError(problem.errno, problem.strerror, str(file)) from problem
 
 
+def write_array(file: Path, array: numpy.ndarray) -> None:
+    """Writes an array in numpy's format, whole or not at all."""
+    with images.whole(file) as part, part.open("wb") as stream:
+        numpy.save(stream, array)
+
+
 def _write_header(stream: BinaryIO, n: int, size: int) -> None:
     numpy.lib.format.write_array_header_1_0(
         stream, {"descr": "|u1", "fortran_order": False, "shape": (n, 3, size, size)})

@@ -20,7 +20,8 @@ from torch import nn
 from coursekit import images, portraits
 from coursekit.diffusion.train import Update
 from coursekit.portraits import Portraits
-from coursekit.recipes import cache_folder, portraits_clip, portraits_ddpm, preparing
+from coursekit.recipes import cache_folder, portraits_ddpm, preparing, write_array
+from coursekit.recipes._changes import fitting, moved
 
 CHANGED = {"smile": 2, "mouth": 2, "beard": 8, "earrings": 2, "hair_style": 4, "hair_colour": 1,
            "eyes": 1, "glasses": 1, "age": 2}
@@ -38,8 +39,8 @@ def pairs(n: int) -> Iterator[tuple[Portraits, Portraits, list[str]]]:
     generator = torch.Generator().manual_seed(DATA_SEED)
     for first in portraits_ddpm.records(n):
         plans = portraits.caption(first, generator, 0)
-        others = [portraits_clip.fitting(first.replace(**{
-            name: portraits_clip.moved(first, name, generator)})) for name in CHANGED]
+        others = [fitting(first.replace(**{
+            name: moved(first, name, generator)})) for name in CHANGED]
         told = torch.tensor([[a.text != b.text for a, b in zip(
             portraits.recaption(plans, first, name), portraits.recaption(plans, other, name),
             strict=True)] for name, other in zip(CHANGED, others, strict=True)])  # names b
@@ -77,7 +78,7 @@ def tell(n: int, plans: Sequence[int], each: int, words: Any,
             told.append(numpy.array(ids["input_ids"], numpy.uint16).reshape(len(first), 2, -1))
         yield preparing(min(CHUNK * (i + 1), n), steps, begun)
     chunks = [numpy.stack(told[i : i + each], 1) for i in range(0, len(told), each)]
-    keep(file, numpy.concatenate(chunks))
+    write_array(file, numpy.concatenate(chunks))
 
 
 def latents(firsts: Path) -> Path:
@@ -88,7 +89,7 @@ def latents(firsts: Path) -> Path:
 def _drawing() -> str:
     """All that decides who the twins are, so that no stale one is used."""
     return "".join(inspect.getsource(f) for f in (
-        pairs, portraits_clip.moved, portraits_clip.fitting)) + repr((CHANGED, DATA_SEED))
+        pairs, moved, fitting)) + repr((CHANGED, DATA_SEED))
 
 
 def _stamp(content: str) -> str:
@@ -107,10 +108,4 @@ def encode(vae: nn.Module, firsts: Path, n: int, device: str,
         x = images.from_uint8(images.to_uint8(x))
         found.append(vae.encode(x).latent_dist.mean.half().cpu().numpy())
         yield preparing(min(CHUNK * (i + 1), n), steps, begun)
-    keep(latents(firsts), numpy.concatenate(found))
-
-
-def keep(file: Path, array: numpy.ndarray) -> None:
-    """Writes it whole or not at all."""
-    with images.whole(file) as part, part.open("wb") as stream:
-        numpy.save(stream, array)
+    write_array(latents(firsts), numpy.concatenate(found))

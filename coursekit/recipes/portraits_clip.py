@@ -29,8 +29,9 @@ from torch import Tensor, nn
 
 from coursekit import images, portraits, pretrained
 from coursekit.nets.clip import CONFIG, Clip
-from coursekit.portraits import CATEGORICAL, CONTINUOUS, Portraits, captions, truth
-from coursekit.recipes import _words, cache_folder, fresh, judge, write_pictures
+from coursekit.portraits import CATEGORICAL, Portraits, captions, truth
+from coursekit.recipes import _words, cache_folder, fresh, judge, write_array, write_pictures
+from coursekit.recipes._changes import fitting, moved
 from coursekit.recipes._questions import Questions, answers
 from coursekit.recipes.judge import Progress
 
@@ -126,8 +127,7 @@ def draw(folder: Path, squares: int, shards: int, device: str) -> Iterator[Progr
             seconds = time.perf_counter() - begun
             yield Progress(0, 1, drawn, math.nan, seconds, drawn / seconds)
         for file, found in ((tokens, torch.cat(told).short()), (labels, torch.cat(asked).char())):
-            with images.whole(file) as part, part.open("wb") as stream:
-                numpy.save(stream, found.numpy())
+            write_array(file, found.numpy())
 
 
 def shard(k: int, squares: int, words: Any, device: str, told: list[Tensor],
@@ -178,12 +178,6 @@ def propose(n: int, generator: torch.Generator) -> tuple[Portraits, list[tuple[s
     return fitting(people), list(zip(names[::2], names[1::2], strict=True))
 
 
-def fitting(p: Portraits) -> Portraits:
-    """No hair on animals and beards on grown men alone, as `sample` has it, after a change."""
-    human, man = p.where("subject", "woman", "man"), p.where("subject", "man")
-    return p.replace(hair_style=p.hair_style * human, beard=p.beard * man * (p.age > 0.3))
-
-
 def suited(p: Portraits, picks: Tensor, generator: torch.Generator) -> Portraits:
     """Someone with hair where hair is to change, a grown man where a beard is."""
     def picked(name: str) -> Tensor:
@@ -196,17 +190,6 @@ def suited(p: Portraits, picks: Tensor, generator: torch.Generator) -> Portraits
     return p.replace(hair_style=torch.where(bare, style, p.hair_style),
                      subject=torch.where(beard, 1, subject),
                      age=torch.where(beard, 0.3 + 0.7 * p.age, p.age).clamp(max=1))
-
-
-def moved(p: Portraits, name: str, generator: torch.Generator) -> Tensor:
-    """Another value of an attribute for everyone; at least a third of its range away."""
-    old = getattr(p, name)
-    if name in CATEGORICAL:
-        n = len(CATEGORICAL[name])
-        return (old + torch.randint(1, n, old.shape, generator=generator)) % n
-    low, high = CONTINUOUS[name]
-    step = (1 + torch.rand(old.shape, generator=generator)) / 3
-    return low + ((old - low) / (high - low) + step) % 1 * (high - low)
 
 
 def tell(people: Portraits, changed: list[tuple[str, str]], details: int,

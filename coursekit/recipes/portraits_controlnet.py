@@ -43,7 +43,7 @@ from coursekit.nets.parts import quiet
 from coursekit.portraits import truth
 from coursekit.recipes import (
     Pictures, _words, cache_folder, fit, fresh, portraits_ddpm, portraits_sd, portraits_vae,
-    preparing, whole_folder, write_card,
+    preparing, whole_folder, write_array, write_card,
 )
 
 NAME, BASE = "portraits-controlnet", "portraits-sd"
@@ -182,8 +182,7 @@ def sketch(n: int, hint: str, device: str, steps: int | None) -> Iterator[Update
     for i, people in enumerate(portraits_ddpm.records(n)):
         drawn.append(packed(HINTS[hint](people.to(device), portraits_ddpm.SIZE), hint))
         yield preparing(min(256 * (i + 1), n), steps, begun)
-    with images.whole(file) as part, part.open("wb") as stream:
-        numpy.save(stream, numpy.concatenate(drawn))
+    write_array(file, numpy.concatenate(drawn))
 
 
 def packed(maps: Tensor, hint: str) -> numpy.ndarray:

@@ -34,7 +34,7 @@ from coursekit.nets.latent import Latent
 from coursekit.nets.parts import quiet
 from coursekit.recipes import (
     Pictures, _twins, _words, cache_folder, fit, fresh, portraits_ddpm, portraits_vae, preparing,
-    whole_folder, write_card,
+    whole_folder, write_array, write_card,
 )
 
 NAME = "portraits-sd"
@@ -192,7 +192,7 @@ def tell(n: int, words: Any, steps: int | None) -> Iterator[Update]:
             told.append(numpy.array(ids, dtype=numpy.uint16))
         yield preparing(min(256 * (i + 1), n), steps, begun)
     chunks = [numpy.stack(told[i : i + CAPTIONS], 1) for i in range(0, len(told), CAPTIONS)]
-    _twins.keep(captions(n), numpy.concatenate(chunks))
+    write_array(captions(n), numpy.concatenate(chunks))
 
 
 def latents(n: int, vae: nn.Module) -> Path:
@@ -215,7 +215,7 @@ def encode(vae: nn.Module, n: int, device: str, steps: int | None) -> Iterator[U
         x = images.from_uint8(torch.from_numpy(pixels[i : i + 256])).to(device)
         found.append(vae.encode(x).latent_dist.mean.half().cpu().numpy())
         yield preparing(min(i + 256, n), steps, begun)
-    _twins.keep(file, numpy.concatenate(found))
+    write_array(file, numpy.concatenate(found))
 
 
 class Captioned(Pictures):
@@ -224,10 +224,15 @@ class Captioned(Pictures):
     def __init__(self, n: int, vae: nn.Module, words: Any, batch: int, seed: int) -> None:
         super().__init__(latents(n, vae), batch, seed)
         self.pixels = numpy.array(self.pixels)  # 2 KB each: read once
-        self.tokens = numpy.load(captions(n))
+        self.tokens = numpy.load(self.told(n, words))
         self.scale = float(1 / self.pixels.std(dtype=numpy.float64))
         self.empty = torch.tensor(
             words("", padding="max_length", max_length=_words.CONTEXT)["input_ids"])
+
+    @staticmethod
+    def told(n: int, words: Any) -> Path:
+        """The file of the captions."""
+        return captions(n)
 
     def __call__(self, k: int) -> tuple[Tensor, dict[str, Tensor]]:
         rows = self.rows(k)
@@ -238,25 +243,21 @@ class Captioned(Pictures):
         return self.scale * torch.from_numpy(self.pixels[rows]).float(), {"tokens": tokens}
 
 
-class Twins(Pictures):
-    """Latents of unit deviation (b, 4, 16, 16), each before its twin's, and a caption for each."""
+class Twins(Captioned):
+    """The same, each before its twin; both have a caption, or neither."""
 
     def __init__(self, n: int, vae: nn.Module, words: Any, batch: int, seed: int) -> None:
-        super().__init__(latents(n, vae), batch // 2, seed)
-        self.pixels = numpy.stack([self.pixels, numpy.load(_twins.latents(latents(n, vae)))], 1)
-        self.tokens = numpy.load(_twins.captions(n, NAMING, CAPTIONS, words))
-        self.scale = float(1 / self.pixels[:, 0].std(dtype=numpy.float64))
-        self.empty = torch.tensor(
-            words("", padding="max_length", max_length=_words.CONTEXT)["input_ids"])
+        super().__init__(n, vae, words, batch // 2, seed)
+        others = numpy.load(_twins.latents(latents(n, vae)))
+        self.pixels = numpy.stack([self.pixels, others], 1)  # n 2 4 16 16
+
+    @staticmethod
+    def told(n: int, words: Any) -> Path:
+        return _twins.captions(n, NAMING, CAPTIONS, words)
 
     def __call__(self, k: int) -> tuple[Tensor, dict[str, Tensor]]:
-        rows = self.rows(k)
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + k)
-        which = torch.randint(CAPTIONS, (len(rows),), generator=generator).numpy()
-        tokens = torch.from_numpy(self.tokens[rows, which].astype(numpy.int64))  # b/2 2 l
-        tokens[torch.rand(len(rows), generator=generator) < EMPTY] = self.empty
-        z = self.scale * torch.from_numpy(self.pixels[rows]).float()  # b/2 2 4 h w
-        return z.flatten(0, 1), {"tokens": tokens.flatten(0, 1)}
+        z, conditions = super().__call__(k)  # b/2 2 ..
+        return z.flatten(0, 1), {name: part.flatten(0, 1) for name, part in conditions.items()}
 
 
 # ---- what is written ------------------------------------------------------------------------

@@ -32,9 +32,10 @@ from coursekit import images, portraits, pretrained
 from coursekit.classroom.show import Figure
 from coursekit.diffusion.predict import Eps
 from coursekit.diffusion.schedule import Schedule
+from coursekit.nets.latent import Latent
 from coursekit.tour._page import Section, page
 
-MODEL = "portraits-ddpm"
+MODEL, FROM_WORDS = "portraits-ddpm", "portraits-sd"
 SIZE, PEOPLE = 64, 8
 PHOTOGRAPH = "astronaut"
 SECTIONS = sorted(p.stem for p in Path(__file__).parent.glob("[!_]*.py"))
@@ -71,6 +72,11 @@ class Context:
     @cached_property
     def eps(self) -> Eps:
         return self.model.eps()
+
+    @cached_property
+    def sd(self) -> Latent:
+        """The text-to-image model, read when a section first asks for it."""
+        return pretrained.load_latent(FROM_WORDS, self.device)
 
     def generator(self) -> torch.Generator:
         """A CPU generator at its start, so that a seed means the same on every device."""

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from coursekit import pretrained
 from coursekit.classroom.attention import tinted
 from coursekit.classroom.show import Figure, sheet
 from coursekit.diffusion.sample import ddim, last
@@ -25,7 +24,6 @@ from coursekit.nets.latent import Latent
 from coursekit.nets.wordmaps import watched
 from coursekit.tour import Context
 
-MODEL = "portraits-sd"
 STEPS, W = 20, 4.0
 WEIGHED = "a photo of a woman with long red hair"
 PROMPTS = {"cat on\na beach": "a photo of a cat on a beach",
@@ -39,7 +37,7 @@ WATCHED = "a photo of a bear in a party hat on a beach"
 
 
 def make(context: Context) -> Iterator[Figure]:
-    sd = pretrained.load_latent(MODEL, context.device)
+    sd = context.sd
     yield from_prompts(context, sd)
     yield guided(context, sd)
     yield attended(context, sd)

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from coursekit import portraits, pretrained
+from coursekit import portraits
 from coursekit.classroom.metrics import psnr
 from coursekit.classroom.show import Figure, sheet
 from coursekit.diffusion.sample import State, ddim, invert, last
@@ -25,7 +25,6 @@ from coursekit.edits import p2p
 from coursekit.nets.latent import Latent
 from coursekit.portraits import CATEGORICAL, Caption, Portraits
 from coursekit.tour import Context
-from coursekit.tour.s70_words import MODEL
 
 STEPS, W = 15, 5.0
 NEW = {"hat": ("party", "beanie"), "background": ("beach", "snow"),
@@ -34,7 +33,7 @@ CONTROL = p2p.Control(cross_attention=0.3, self_attention=0.2)
 
 
 def make(context: Context) -> Iterator[Figure]:
-    sd = pretrained.load_latent(MODEL, context.device)
+    sd = context.sd
     p = context.portraits(1)
     caption = portraits.caption(p, context.generator(), details=3)[0]
     x = portraits.render(p).to(context.device)

@@ -15,12 +15,10 @@ from collections.abc import Iterator
 
 import torch
 
-from coursekit import pretrained
 from coursekit.classroom.show import Figure, sheet
 from coursekit.diffusion.sample import State, invert
 from coursekit.edits import pnp
 from coursekit.tour import Context
-from coursekit.tour.s70_words import MODEL
 
 STEPS, W = 15, 5.0
 TARGETS = {"bear": "a photo of a bear in a red shirt on a beach",
@@ -30,7 +28,7 @@ SHARES = {"words alone": (0.0, 0.0), "a little": (0.3, 0.2), "longer": (0.6, 0.5
 
 
 def make(context: Context) -> Iterator[Figure]:
-    sd = pretrained.load_latent(MODEL, context.device)
+    sd = context.sd
     x, n = context.pictures(1), len(TARGETS)
     path = sd.path(STEPS)
     pivot = [State(s.t, s.x.expand(n, -1, -1, -1))
