@@ -141,6 +141,31 @@ def test_from_begins_with_those_weights_and_keeps_their_autoencoder(whole, tmp_p
     assert not (tmp_path / "next/autoencoder").exists()
 
 
+@torch.no_grad()
+def test_words_that_the_text_model_has_closed_are_opened_and_others_left_alone():
+    words = _words.tokenizer()
+    ids = [words.convert_tokens_to_ids(f"{w}</w>") for w in ("happy", "smiling", "sad", "frowning")]
+    net = portraits_sd.Painter(portraits_sd.UNET | portraits_sd.TINY_UNET, portraits_sd.TEXT)
+    vectors = net.text.get_input_embeddings().weight
+    old = vectors.clone()
+    assert not portraits_sd.reopen(net.text, words, 0)
+    assert vectors.equal(old)  # a fresh one tells them apart
+
+    vectors[ids] = vectors[ids].mean(0).expand(4, -1).clone()
+    rest = vectors.clone()
+    assert portraits_sd.reopen(net.text, words, 0)
+    happy, smiling, sad, frowning = vectors[ids]
+    assert happy.equal(smiling) and sad.equal(frowning)
+    assert not happy.equal(sad)
+    others = torch.ones(len(vectors), dtype=torch.bool)
+    others[ids] = False
+    assert vectors[others].equal(rest[others])
+    seen = [net.text(torch.tensor(words([f"a photo of a {w} senior fox"])["input_ids"]))[0]
+            for w in ("happy", "frowning")]
+    assert (seen[0] - seen[1]).norm(dim=-1).max() > portraits_sd.CLOSED
+    assert not portraits_sd.reopen(net.text, words, 1)
+
+
 def test_from_a_pipeline_the_autoencoder_keeps_its_latents(whole, tmp_path):
     out, _ = whole
     list(portraits_vae.run(tmp_path / "better", tiny=True, steps=2, start=str(out)))

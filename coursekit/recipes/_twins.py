@@ -23,7 +23,7 @@ from coursekit.portraits import Portraits
 from coursekit.recipes import cache_folder, portraits_ddpm, preparing, write_array
 from coursekit.recipes._changes import fitting, moved
 
-CHANGED = {"smile": 2, "mouth": 2, "beard": 8, "earrings": 2, "hair_style": 4, "hair_colour": 1,
+CHANGED = {"smile": 8, "mouth": 5, "beard": 7, "earrings": 2, "hair_style": 3, "hair_colour": 1,
            "eyes": 1, "glasses": 1, "age": 2}
 """What may change, and how readily: the small things by which captions tell faces apart. Most
 portraits have no beard that could."""

@@ -58,6 +58,11 @@ CAPTIONS = 4  # a picture
 FIRST = 1 / 3  # share of the minutes for the autoencoder
 GUIDANCE, STEPS = 4.0, 25  # of the samples drawn while it trains
 
+SMILES = (("happy", "sad"), ("smiling", "frowning"))
+HEARD = ("a photo of a {} woman", "a photo of a {} cat", "a photo of a senior {} woman",
+         "a sketch of a {} lady with red hair", "a portrait of a {} young man on a beach")
+CLOSED = 1.0  # between two outputs; of young and senior it is 10
+
 TINY_UNET = {"block_out_channels": (8, 8, 8), "norm_num_groups": 4, "attention_head_dim": 2}
 TINY_TEXT = {"intermediate_size": 16, "num_hidden_layers": 1}
 TINY_BATCH, TINY_STEPS = 8, 20
@@ -141,7 +146,42 @@ def begin(start: str | None, tiny: bool, seed: int) -> tuple[nn.Module, nn.Modul
             raise ValueError(f"start='{start}' has a {type(theirs).__name__} of another shape or "
                              f"prediction: accepted is a model of the recipe {NAME}")
         mine.load_state_dict(theirs.state_dict())
+    reopen(net.text, old.tokenizers[0], seed)
     return net, old.vae
+
+
+@torch.no_grad()
+def reopen(text: nn.Module, words: Any, seed: int) -> bool:
+    """Gives the words of the smile new vectors if the text model says the same for all of them.
+
+    A word that moves few pixels may be lost while the large things are learnt: where it stands the
+    outputs are one constant, and no gradient comes back from there. Of many vectors for the word
+    most fall into that hole; two are taken that the model tells apart wherever they stand.
+    """
+    happy, sad = words.convert_tokens_to_ids([f"{w}</w>" for w in SMILES[0]])
+    vectors = text.get_input_embeddings().weight
+    ids = torch.tensor(words([p.format(SMILES[0][0]) for p in HEARD], padding="max_length",
+                             max_length=_words.CONTEXT)["input_ids"])
+    if happy not in ids or len({happy, sad, words.unk_token_id}) < 3:
+        return False  # another vocabulary
+
+    def said(vector: Tensor) -> Tensor:  # places width
+        vectors[happy] = vector
+        return text(ids).last_hidden_state[ids == happy]
+
+    before = vectors[happy].clone()
+    if (said(before) - said(vectors[sad].clone())).norm(dim=-1).min() > CLOSED:
+        vectors[happy] = before
+        return False
+    generator = torch.Generator().manual_seed(seed)
+    new = nn.functional.normalize(torch.randn(256, WIDTH, generator=generator), dim=1)
+    heard = torch.stack([said(v) for v in new], 1)  # places 256 width
+    apart = torch.cdist(heard, heard).amin(0)
+    best = divmod(int(apart.argmax()), len(new))
+    for names, k in zip(zip(*SMILES, strict=True), best, strict=True):
+        for i in words.convert_tokens_to_ids([f"{w}</w>" for w in names]):
+            vectors[i] = new[k]  # synonyms part again
+    return True
 
 
 class Painter(nn.Module):
