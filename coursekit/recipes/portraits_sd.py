@@ -134,7 +134,10 @@ def autoencoder(out: Path, minutes: float | None, resume: bool, device: str, see
 
 
 def begin(start: str | None, tiny: bool, seed: int) -> tuple[nn.Module, nn.Module | None]:
-    """A fresh network and no autoencoder yet, or both from the model that `start` names."""
+    """A fresh network and no autoencoder yet, or both from the model that `start` names.
+
+    What `start` brings goes on as Stable Diffusion itself was trained: the text model stands still.
+    """
     sizes = (UNET | TINY_UNET, TEXT | TINY_TEXT) if tiny else (UNET, TEXT)
     net = fresh(Painter, dict(zip(("unet", "text"), sizes, strict=True)), seed)
     if start is None:
@@ -147,6 +150,7 @@ def begin(start: str | None, tiny: bool, seed: int) -> tuple[nn.Module, nn.Modul
                              f"prediction: accepted is a model of the recipe {NAME}")
         mine.load_state_dict(theirs.state_dict())
     reopen(net.text, old.tokenizers[0], seed)
+    net.text.requires_grad_(False)
     return net, old.vae
 
 

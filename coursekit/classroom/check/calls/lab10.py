@@ -34,7 +34,7 @@ class Part(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv2(self.conv1(x).tanh()).add_(x)
-        tokens = self.attn1(3 * h.flatten(2).mT)
+        tokens = self.attn1(2 * h.flatten(2).mT)
         return (h + 2 * tokens.mT.view_as(h)).tanh()
 
 
@@ -55,7 +55,7 @@ class Net(nn.Module):
             texts = torch.randn(3, WIDTH, 1, 1)
             self.register_buffer("texts", texts[:1].expand_as(texts) if same else texts)
             for weight in self.parameters():
-                nn.init.normal_(weight, std=0.5)
+                nn.init.normal_(weight, std=0.25)
         self.seed, self.sentences, self.fails, self.asked = seed, sentences, False, []
         self.to(dtype).eval().requires_grad_(False)
 
@@ -72,7 +72,7 @@ class Net(nn.Module):
             h = part(h)
         if self.fails:
             raise Broken("the network broke off")
-        return self.leave(h)
+        return self.leave(h).tanh()
 
 
 def left(net: nn.Module) -> str:
@@ -232,16 +232,16 @@ def looking(dtype: torch.dtype, seed: int) -> Callable:
     """maps(z, t, text): where words look, of two layers: (b, 2, 6, l) and (b, 3, 3, l)."""
     g = torch.Generator().manual_seed(seed + 1)
     draw = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64).to(dtype)
-    weights = [(draw(2, 2 * 4), draw(5, 2 * 4), 2), (draw(2, 3 * 4), draw(5, 3 * 4), 3)]
+    weights = [(6, 2, draw(2, 2 * 4), draw(5, 2 * 4)), (3, 3, draw(2, 3 * 4), draw(5, 3 * 4))]
 
     def maps(x: Tensor, t: int, text: Tensor) -> list[Tensor]:
         checked("maps", x, t, text)
-        found, pixels = [], x.flatten(2).mT  # b 6 2
-        for to_q, to_k, heads in weights:
+        found = []
+        for places, heads, to_q, to_k in weights:
+            pixels = x.flatten(2).mT.unflatten(1, (places, -1)).mean(2)  # b places 2
             q, k = ((y @ to).unflatten(2, (heads, 4)).transpose(1, 2)
                     for y, to in ((pixels, to_q), (text, to_k)))
             found.append(((0.5 + t / 1000) * q @ k.mT / 2).softmax(-1))
-            pixels = pixels.unflatten(1, (3, 2)).mean(2)
         return found
 
     return maps
