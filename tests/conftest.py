@@ -1,10 +1,13 @@
 """What every test shares: no network, one seed, no oversubscribed processor."""
 
 import os
+import signal
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import reads it: tests never reach for a hub
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in a shell's background; but some
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests press Ctrl-C in a child
 
 import pytest
 import torch

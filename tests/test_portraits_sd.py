@@ -18,6 +18,7 @@ from coursekit.portraits import CATEGORICAL
 from coursekit.recipes import _twins, _words, portraits_ddpm, portraits_sd, portraits_vae
 
 UNET, VAE = "unet/diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors"
+TEXT = "text_encoder/model.safetensors"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -139,6 +140,7 @@ def test_from_begins_with_those_weights_and_keeps_their_autoencoder(whole, tmp_p
     assert_close(load_file(tmp_path / "next/vae" / VAE), load_file(out / "vae" / VAE), rtol=0,
                  atol=0)
     assert not (tmp_path / "next/autoencoder").exists()
+    assert_close(load_file(tmp_path / "next" / TEXT), load_file(out / TEXT), rtol=0, atol=0)
 
 
 @torch.no_grad()
