@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,14 @@ class Named:
 def named(kind: str, **numbers: Any) -> Named:
     """named("mixture", seed=3) reads better than the class."""
     return Named(kind, numbers)
+
+
+def uneven(g: np.random.Generator, n: int = 5, low: int = 20, high: int = 900) -> list[int]:
+    """Times that fall, 30 or more apart, none of them 0."""
+    while True:
+        times = sorted(map(int, g.choice(np.arange(low, high), n, replace=False)), reverse=True)
+        if min(a - b for a, b in pairwise(times)) >= 30:
+            return times
 
 
 @dataclass(frozen=True)

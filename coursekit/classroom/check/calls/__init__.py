@@ -17,6 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 
 @dataclass(frozen=True)
 class Task:
@@ -48,6 +51,13 @@ class Task:
     @property
     def lab(self) -> str:
         return self.id[:2]
+
+
+def watched(verb: Callable[..., Any], site: Any, *given: Tensor) -> tuple[Any, str]:
+    """What a verb gives for a layer, and whether it wrote into the tensors it was given."""
+    before = [part.clone() for part in given]
+    got = verb(site, *given)
+    return got, "as it was" if all(map(torch.equal, given, before)) else "written into"
 
 
 def task(id: str, signature: str, study: Iterable[str], seconds: float) -> Task:

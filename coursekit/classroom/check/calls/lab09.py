@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from coursekit.classroom.check.calls import watched
 from coursekit.nets.control import Site
 
 # ---- 09-5 a mask, and latents ------------------------------------------------------------------
@@ -57,21 +58,16 @@ def steered(answer: Callable, i: int, b: int, R: Tensor, *args: Any) -> object:
         return got
     (qkv, probs), l, seen = got, len(R), {}
     for rows, words in ((4 * b, ""), (2 * b, ", w = 1")):
-        A = asked("words", rows, l, R)
-        before = A.clone()
-        seen[f"attention to words{words}"] = probs(site("words"), A)
-        seen[f"A afterwards{words}"] = "as it was" if torch.equal(A, before) else "written into"
+        seen[f"attention to words{words}"], seen[f"A afterwards{words}"] = watched(
+            probs, site("words"), asked("words", rows, l, R))
     for rows, words in ((4 * b, ""), (2 * b, ", w = 1")):
         for name in SIZES:
-            given = layer(name, rows, l, R)
-            before = [part.clone() for part in given]
-            taken = qkv(site(name), *given)
+            taken, after = watched(qkv, site(name), *layer(name, rows, l, R))
             if not isinstance(taken, tuple) or len(taken) != 3:
                 return {"qkv gives": taken if taken is None else type(taken).__name__}
             for part, value in zip("qkv", taken, strict=True):
                 seen[f"{part}, {name}{words}"] = value
-            same = all(map(torch.equal, given, before))
-            seen[f"{name} afterwards{words}"] = "as it was" if same else "written into"
+            seen[f"{name} afterwards{words}"] = after
     return seen
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coursekit.classroom.check.calls import watched
 from coursekit.classroom.check.known import levels_of
 from coursekit.nets.control import Site
 from coursekit.nets.unet import Attention
@@ -179,23 +180,17 @@ def steered(answer: Callable, i: int, first: int, b: int, *args: Any) -> object:
     (qkv, probs), seen = got, {}
     for parts, words in PARTS:
         for name in SIZES:
-            given = layer(name, parts * b, i)
-            before = [part.clone() for part in given]
-            taken = qkv(site(name), *given)
+            taken, after = watched(qkv, site(name), *layer(name, parts * b, i))
             if not isinstance(taken, tuple) or len(taken) != 3:
                 return {"qkv gives": taken if taken is None else type(taken).__name__}
             for part, value in zip("qkv", taken, strict=True):
                 seen[f"{part}, {name}{words}"] = value
-            same = all(map(torch.equal, given, before))
-            seen[f"{name} afterwards{words}"] = "as it was" if same else "written into"
+            seen[f"{name} afterwards{words}"] = after
     for parts, words in PARTS:
         for name in SIZES:
             q, k, _ = layer(name, parts * b, i)
-            A = (q @ k.mT / 2).softmax(-1)
-            before = A.clone()
-            seen[f"map, {name}{words}"] = probs(site(name), A)
-            seen[f"map, {name} afterwards{words}"] = (
-                "as it was" if torch.equal(A, before) else "written into")
+            seen[f"map, {name}{words}"], seen[f"map, {name} afterwards{words}"] = watched(
+                probs, site(name), (q @ k.mT / 2).softmax(-1))
     return seen
 
 

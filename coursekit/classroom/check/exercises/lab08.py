@@ -13,7 +13,7 @@ from torch import Tensor
 
 from coursekit.classroom.check.calls.lab08 import SideBySide, Worded
 from coursekit.classroom.check.known import levels_of
-from coursekit.classroom.check.spec import Case, Exercise, Mistake, named
+from coursekit.classroom.check.spec import Case, Exercise, Mistake, named, uneven
 from coursekit.diffusion import guided as ways
 from coursekit.diffusion.inversion import Hop, replay
 from coursekit.diffusion.predict import Eps, guided
@@ -35,14 +35,6 @@ STUDY = (
 COSINE, LINEAR = named("schedule", name="cosine"), named("schedule", name="linear")
 LOOSE = {"float64": 1e-8, "float32": 5e-3}  # over a path
 LEARNT = {"float64": 1e-6, "float32": 5e-3}  # Adam's own epsilon stands in the seventh digit
-
-
-def uneven(g: np.random.Generator, n: int = 5, low: int = 20, high: int = 900) -> list[int]:
-    """Times that fall, 30 or more apart, none of them 0."""
-    while True:
-        times = sorted(map(int, g.choice(np.arange(low, high), n, replace=False)), reverse=True)
-        if min(a - b for a, b in pairwise(times)) >= 30:
-            return times
 
 
 def step(schedule: Schedule, x: Tensor, e: Tensor, t: int, s: int) -> Tensor:
