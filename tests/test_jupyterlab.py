@@ -1,9 +1,10 @@
-"""A reader's session, played: JupyterLab, Debian's Chromium, run all, move a slider, paint.
+"""A reader's session, played: JupyterLab, Debian's Chromium, run cells, move a slider, paint.
 
-Nothing is stubbed. Where Chromium or its driver is missing the tests say so and skip, but not
+Of a lecture those cells are run that its explorers need: `test_lectures` runs them all. Nothing is stubbed. Where Chromium or its driver is missing the tests say so and skip, but not
 under CI=true: there they fail, so that nobody believes to have run them.
 """
 
+import ast
 import base64
 import io
 import json
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from symtable import symtable
 
 import nbformat
 import numpy
@@ -190,7 +192,8 @@ STATE = """
 const panel = window.jupyterapp?.shell.currentWidget;
 const kernel = panel?.sessionContext?.session?.kernel;
 if (!kernel || panel.context.path !== arguments[0]) return null;
-const cells = panel.content.widgets.filter(c => c.model.type === "code").map(c => c.model);
+const cells = panel.content.widgets.filter((c, i) => c.model.type === "code" && (
+    !arguments[1] || arguments[1].includes(i))).map(c => c.model);
 const outputs = cells.flatMap(c => c.outputs.toJSON());
 return {kernel: kernel.status, run: cells.filter(c => c.executionCount !== null).length,
         cells: cells.filter(c => c.sharedModel.source.trim()).length,
@@ -198,19 +201,24 @@ return {kernel: kernel.status, run: cells.filter(c => c.executionCount !== null)
 """
 
 
-def open_and_run(browser, server, name, seconds):
-    """Opens a notebook and runs all its cells; none fails."""
+def open_and_run(browser, server, name, seconds, only=None):
+    """Opens a notebook and runs its cells, or those with the given numbers; none fails."""
     browser.get(server.format(name))
-    until(lambda: (browser.execute_script(STATE, name) or {}).get("kernel") == "idle", PATIENCE,
-          f"{name}: a kernel")
+    until(lambda: (browser.execute_script(STATE, name, only) or {}).get("kernel") == "idle",
+          PATIENCE, f"{name}: a kernel")
     browser.execute_script("""
         const notebook = window.jupyterapp.shell.currentWidget.content;
-        for (const cell of notebook.widgets) if (cell.model.type === "code")
+        notebook.deselectAll();
+        notebook.widgets.forEach((cell, i) => {
+            if (cell.model.type !== "code" || (arguments[0] && !arguments[0].includes(i))) return;
             cell.model.clearExecution();
-        window.jupyterapp.commands.execute("notebook:run-all-cells");""")
+            notebook.activeCellIndex = i;  // the active cell is run even where it is not selected
+            notebook.select(cell);
+        });
+        window.jupyterapp.commands.execute("notebook:run-cell");""", only)
 
     def done():
-        state = browser.execute_script(STATE, name)
+        state = browser.execute_script(STATE, name, only)
         if state is None:  # the kernel is between two states
             return False
         assert not state["errors"] and state["kernel"] != "dead", state
@@ -363,15 +371,57 @@ def displays(cells):
     return sum(text.count("$$") // 2 for text in said)
 
 
+def names(source):
+    """The names that a cell binds, those whose parts it sets (x[k] = ..., x.y = ...), and those
+    that it reads."""
+    top = symtable(source, "cell", "exec")
+    inner = list(top.get_children())
+    for table in inner:  # which grows
+        inner += table.get_children()
+    bound = {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported()}
+    read = {s.get_name() for s in top.get_symbols() if s.is_referenced()} | {
+        s.get_name() for table in inner for s in table.get_symbols() if s.is_global()}
+    parts = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Subscript | ast.Attribute) and not isinstance(node.ctx, ast.Load):
+            while isinstance(node, ast.Subscript | ast.Attribute):
+                node = node.value
+            parts |= {node.id} if isinstance(node, ast.Name) else set()
+    return bound, parts, read
+
+
+def needed(cells):
+    """Numbers of the cells with an explorer, and of those before that bind what they read."""
+    wanted, missing = [], set()
+    for i, cell in reversed(list(enumerate(cells))):
+        if cell.cell_type != "code":
+            continue
+        bound, parts, read = names(cell.source)
+        if (bound | parts) & missing or any("widget-view" in kind for output in cell.outputs
+                                            for kind in output.get("data", {})):
+            wanted, missing = [i, *wanted], missing - bound | read
+    return wanted
+
+
+def test_what_an_explorer_needs_is_found():
+    sources = ["import torch as t", "x = t.ones(3)", "print(x)", "def f(a):\n    return a + x",
+               "y = 0", "y = {}", "y['a'], z = f(2), 1", "unused = [y for x in 'ab']", "show(y)",
+               "last = 1"]
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    cells[8].outputs = [nbformat.v4.new_output("display_data", {
+        "application/vnd.jupyter.widget-view+json": {}})]
+    assert needed([nbformat.v4.new_markdown_cell("y"), *cells]) == [1, 2, 4, 6, 7, 9]
+
+
 @pytest.mark.parametrize("lecture", LECTURES, ids=lambda path: path.stem)
 def test_a_lecture_runs_for_a_reader(browser, server, lecture):
-    """All cells run; equations are set and fit; every slider and canvas changes its picture."""
+    """Equations are set and fit; every explorer runs, its slider and canvas change its picture."""
     cells = nbformat.read(lecture, as_version=4).cells
     shown = sum("widget-view" in kind for c in cells for output in c.get("outputs", [])
                 for kind in output.get("data", {}))
     browser.execute_script("return window.jupyterapp?.shell.currentWidget?.sessionContext?"
                            ".shutdown()")  # two kernels at a time would need twice the memory
-    open_and_run(browser, server, lecture.name, RUN)
+    open_and_run(browser, server, lecture.name, RUN, needed(cells))
     until(lambda: browser.execute_script(PAGE)["displays"] == displays(cells), PATIENCE,
           "all displayed equations set")
     page = browser.execute_script(PAGE)

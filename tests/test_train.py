@@ -273,6 +273,30 @@ def test_pairs_share_time_and_noise_and_contrast_falls_with_lr(monkeypatch):
         next(train(net, lambda k: torch.zeros(3, 3, 4, 4), COSINE, steps=1, contrast=2.0))
 
 
+def test_times_may_be_drawn_otherwise_one_a_pair(monkeypatch):
+    seen, asked = [], []
+
+    def times(n, draws):
+        asked.append(n)
+        return torch.randint(40, 45, (n,), generator=draws)
+
+    def loss(out, x0, eps, t, *rest):
+        seen.append(t)
+        return (out - out.detach() + net.error).square().mean()
+
+    net = Oracle("v")
+    monkeypatch.setattr(module, "_loss", loss)
+    for contrast in (None, 2.0):
+        list(train(net, batches, COSINE, steps=3, lr=1e-3, contrast=contrast, times=times))
+    b = len(seen[0])
+    assert asked == [b] * 3 + [b // 2] * 3 and all(40 <= t < 45 for t in torch.cat(seen))
+    assert all(torch.equal(t[::2], t[1::2]) for t in seen[3:])
+    assert not torch.equal(seen[0], seen[1])
+    for wrong in (torch.zeros(b), torch.full((b,), COSINE.T + 1), torch.ones(b + 1)):
+        with pytest.raises(ValueError, match=r"times\(.*accepted are"):
+            next(train(net, batches, COSINE, steps=1, times=lambda n, draws, t=wrong: t))
+
+
 def test_times_cover_the_schedule_evenly_and_noise_is_fresh():
     seen = []
 

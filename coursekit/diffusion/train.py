@@ -59,7 +59,7 @@ def train(
     net: nn.Module, batches: Callable[[int], Batch], schedule: Schedule, *, steps: int,
     prediction: str = "v", lr: float = 3e-4, warmup: int = 200, decay: float = 0.5,
     ema: float = 0.999, clip: float = 1.0, min_snr: float | None = None, floor: float = 0.0,
-    contrast: float | None = None,
+    contrast: float | None = None, times: Callable[[int, torch.Generator], Tensor] | None = None,
     autocast: torch.dtype | None = None, channels_last: bool = False,
     checkpoint: Path | None = None, every: float = 300.0, resume: bool = True,
     seconds: float | None = None, seed: int = 0, accelerator: Any = None,
@@ -81,6 +81,8 @@ def train(
                  sum, at the full lr; it falls to 1 with it, which is the usual loss. The two share
                  their time and noise, so that the difference shows what sets them apart: a batch
                  holds pairs that are alike but for one word of the condition. None: no pairs
+    times        times(n, generator) -> (n,) in 1..T for n pictures, or n pairs under contrast, in
+                 the order of the batch. None: one from each of n equal slices of 1..T
     autocast     torch.bfloat16 or None for float32; `fast_dtype` decides
     checkpoint   file to write every `every` seconds, at Ctrl-C and at the end; where it exists and
                  `resume` is true, training goes on from it, bit for bit on a CPU
@@ -131,7 +133,7 @@ def train(
             x0, conditions = _unpack(batches(k * ranks + rank), device, channels_last)
             draws.manual_seed(_mix(seed, k * ranks + rank))
             b = len(x0)
-            t, eps = _draw(x0, 1 if contrast is None else 2, schedule.T, draws)
+            t, eps = _draw(x0, 1 if contrast is None else 2, schedule.T, times, draws)
             x_t = schedule.noise(x0, eps, t)
             with torch.autocast(device.type, autocast, enabled=autocast is not None):
                 out = net_(x_t, t.to(device), **conditions)
@@ -192,15 +194,24 @@ def fast_dtype(device: torch.device | str) -> torch.dtype | None:
 # ---- one step -------------------------------------------------------------------------------
 
 
-def _draw(x0: Tensor, alike: int, T: int, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+def sliced(n: int, T: int, draws: torch.Generator) -> Tensor:
+    """One time from each of n equal slices of 1..T (n,): uniform, with less noise in the loss."""
+    u = (torch.rand(n, generator=draws) + torch.arange(n)) / n
+    return (u * T).long().clamp(max=T - 1) + 1
+
+
+def _draw(x0: Tensor, alike: int, T: int,
+          times: Callable[[int, torch.Generator], Tensor] | None,
+          draws: torch.Generator) -> tuple[Tensor, Tensor]:
     """Times (b,) and noise like x0; so many pictures after each other share theirs."""
     b = len(x0)
     if b % alike:
         raise ValueError(f"batches give {b} pictures: under contrast accepted is an even number")
     b //= alike
-    # One time from each of b equal slices: the same law, less noise in the loss.
-    u = (torch.rand(b, generator=draws) + torch.arange(b)) / b
-    t = (u * T).long().clamp(max=T - 1) + 1
+    t = sliced(b, T, draws) if times is None else times(b, draws)
+    if t.shape != (b,) or t.min() < 1 or t.max() > T:
+        raise ValueError(f"times({b}, generator) gives {tuple(t.shape)} numbers in "
+                         f"{t.min()}..{t.max()}: accepted are ({b},) in 1..{T}")
     eps = torch.randn((b, *x0.shape[1:]), generator=draws).to(x0)
     return t.repeat_interleave(alike), eps.repeat_interleave(alike, 0)
 

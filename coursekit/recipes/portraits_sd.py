@@ -5,7 +5,8 @@ it is frozen, and every picture's latent is computed once. Then a U-Net with cro
 text model that it reads learn together to predict v. Four captions a picture name 1 to 13 things;
 one in eight is left empty, so that the empty text means the unconditional prediction. Every picture
 comes with a twin that differs in one thing of the face, under the same noise, and what sets the two
-apart counts more until the last fifths: a word for a lip or an earring moves few latents.
+apart counts more until the last fifths: a word for a lip or an earring moves few latents. Half of
+the pairs differ in the smile, which moves fewest, at times that can teach it (`times`).
 
 The scheduler's settings are Stable Diffusion's but for a cosine schedule, whose x_T keeps nothing
 of the picture: on 16x16 latents a background that shines through decides its colour.
@@ -29,7 +30,7 @@ from coursekit import images, portraits, pretrained
 from coursekit.diffusion.predict import diffusers_time
 from coursekit.diffusion.sample import ddim, last
 from coursekit.diffusion.schedule import Schedule
-from coursekit.diffusion.train import Update
+from coursekit.diffusion.train import Update, sliced
 from coursekit.nets.latent import Latent
 from coursekit.nets.parts import quiet
 from coursekit.recipes import (
@@ -45,13 +46,13 @@ UNET = {"sample_size": 16, "block_out_channels": (48, 80, 96), "layers_per_block
         "norm_num_groups": 8, "attention_head_dim": 4, "cross_attention_dim": WIDTH}
 TEXT = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_hidden_layers": 2,
         "num_attention_heads": 4}
-SCHEDULER = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction",
+SCHEDULER = {"num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction",
              "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
 IMAGES = 1_000_000  # to see in all
 BATCH = {"cpu": 16, "cuda": 256}
 LR = {"cpu": 5e-4, "cuda": 1e-3}
 SETTINGS = {"warmup": 500, "decay": 0.4, "ema": 0.999, "clip": 1.0, "min_snr": 5.0,
-            "floor": 1.0, "contrast": 10.0}
+            "floor": 1.0, "contrast": 20.0}
 EMPTY = 0.125  # share of captions left out
 NAMING = (1, 2, 3, 4, 5, 6, 8, 13)  # things a caption names besides style and subject
 CAPTIONS = 4  # a picture
@@ -59,6 +60,7 @@ FIRST = 1 / 3  # share of the minutes for the autoencoder
 GUIDANCE, STEPS = 4.0, 25  # of the samples drawn while it trains
 
 SMILES = (("happy", "sad"), ("smiling", "frowning"))
+SMILED = (0.6, 0.95)  # times / T at which a smile is learnt
 HEARD = ("a photo of a {} woman", "a photo of a {} cat", "a photo of a senior {} woman",
          "a sketch of a {} lady with red hair", "a portrait of a {} young man on a beach")
 CLOSED = 1.0  # between two outputs; of young and senior it is 10
@@ -120,7 +122,7 @@ def run(out: Path, *, data: Path | None = None, steps: int | None = None,
     updates = fit(out, net, set_, steps=steps, minutes=minutes and minutes * (1 - FIRST),
                   default_steps=TINY_STEPS if tiny else IMAGES // batch, resume=resume,
                   device=device, seed=seed, card=card, schedule=studio.schedule,
-                  export=studio.export, draw=studio.draw, lr=lr, **SETTINGS)
+                  export=studio.export, draw=studio.draw, lr=lr, times=times, **SETTINGS)
     for update in updates:  # the clock goes on where the first stage stopped
         yield replace(update, seconds=update.seconds + 60 * FIRST * (minutes or 0))
 
@@ -288,12 +290,18 @@ class Captioned(Pictures):
 
 
 class Twins(Captioned):
-    """The same, each before its twin; both have a caption, or neither."""
+    """The same, each before its twin; both have a caption, or neither.
+
+    The first half of a batch are pairs of which one is said to smile and the other to be sad.
+    """
 
     def __init__(self, n: int, vae: nn.Module, words: Any, batch: int, seed: int) -> None:
         super().__init__(n, vae, words, batch // 2, seed)
         others = numpy.load(_twins.latents(latents(n, vae)))
         self.pixels = numpy.stack([self.pixels, others], 1)  # n 2 4 16 16
+        happy, sad = (numpy.isin(self.tokens, words.convert_tokens_to_ids([f"{w}</w>" for w in s]))
+                      .any(-1) for s in zip(*SMILES, strict=True))  # n captions 2
+        self.smiles = numpy.argwhere((happy & sad[..., ::-1]).any(-1))  # pairs, which caption
 
     @staticmethod
     def told(n: int, words: Any) -> Path:
@@ -301,7 +309,30 @@ class Twins(Captioned):
 
     def __call__(self, k: int) -> tuple[Tensor, dict[str, Tensor]]:
         z, conditions = super().__call__(k)  # b/2 2 ..
+        if len(self.smiles):
+            draws = numpy.random.default_rng((self.seed, k))
+            row, which = self.smiles[draws.integers(len(self.smiles), size=smiling(len(z)))].T
+            z[: len(row)] = self.scale * torch.from_numpy(self.pixels[row]).float()
+            conditions["tokens"][: len(row)] = torch.from_numpy(
+                self.tokens[row, which].astype(numpy.int64))
         return z.flatten(0, 1), {name: part.flatten(0, 1) for name, part in conditions.items()}
+
+
+def smiling(pairs: int) -> int:
+    """How many of so many pairs differ in the smile."""
+    return pairs // 2
+
+
+def times(pairs: int, draws: torch.Generator) -> Tensor:
+    """Times of a batch of Twins (pairs,) in 1..T.
+
+    A smile is learnt where the noise hides it and yet shows where the mouth is: below these times
+    the picture itself tells, above them nobody knows where.
+    """
+    T = SCHEDULER["num_train_timesteps"]
+    early, late = (round(share * T) for share in SMILED)
+    n = smiling(pairs)
+    return torch.cat([early + sliced(n, late - early, draws), sliced(pairs - n, T, draws)])
 
 
 # ---- what is written ------------------------------------------------------------------------
