@@ -1,7 +1,8 @@
 """A reader's session, played: JupyterLab, Debian's Chromium, run cells, move a slider, paint.
 
-Of a lecture those cells are run that its explorers need: `test_lectures` runs them all. Nothing is stubbed. Where Chromium or its driver is missing the tests say so and skip, but not
-under CI=true: there they fail, so that nobody believes to have run them.
+Of a lecture those cells are run that its explorers need: `test_lectures` runs them all. Nothing is
+stubbed. Where Chromium or its driver is missing the tests say so and skip, but not under CI=true:
+there they fail, so that nobody believes to have run them.
 """
 
 import ast
@@ -371,6 +372,12 @@ def displays(cells):
     return sum(text.count("$$") // 2 for text in said)
 
 
+def explored(cell):
+    """How many explorers a cell shows."""
+    return sum("widget-view" in kind for output in cell.get("outputs", [])
+               for kind in output.get("data", {}))
+
+
 def names(source):
     """The names that a cell binds, those whose parts it sets (x[k] = ..., x.y = ...), and those
     that it reads."""
@@ -397,8 +404,7 @@ def needed(cells):
         if cell.cell_type != "code":
             continue
         bound, parts, read = names(cell.source)
-        if (bound | parts) & missing or any("widget-view" in kind for output in cell.outputs
-                                            for kind in output.get("data", {})):
+        if (bound | parts) & missing or explored(cell):
             wanted, missing = [i, *wanted], missing - bound | read
     return wanted
 
@@ -417,8 +423,7 @@ def test_what_an_explorer_needs_is_found():
 def test_a_lecture_runs_for_a_reader(browser, server, lecture):
     """Equations are set and fit; every explorer runs, its slider and canvas change its picture."""
     cells = nbformat.read(lecture, as_version=4).cells
-    shown = sum("widget-view" in kind for c in cells for output in c.get("outputs", [])
-                for kind in output.get("data", {}))
+    shown = sum(map(explored, cells))
     browser.execute_script("return window.jupyterapp?.shell.currentWidget?.sessionContext?"
                            ".shutdown()")  # two kernels at a time would need twice the memory
     open_and_run(browser, server, lecture.name, RUN, needed(cells))

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from coursekit.diffusion.schedule import Schedule
 
 Batch = Tensor | tuple[Tensor, Mapping[str, Any]]
+Times = Callable[[int, torch.Generator], Tensor]
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def train(
     net: nn.Module, batches: Callable[[int], Batch], schedule: Schedule, *, steps: int,
     prediction: str = "v", lr: float = 3e-4, warmup: int = 200, decay: float = 0.5,
     ema: float = 0.999, clip: float = 1.0, min_snr: float | None = None, floor: float = 0.0,
-    contrast: float | None = None, times: Callable[[int, torch.Generator], Tensor] | None = None,
+    contrast: float | None = None, times: Times | None = None,
     autocast: torch.dtype | None = None, channels_last: bool = False,
     checkpoint: Path | None = None, every: float = 300.0, resume: bool = True,
     seconds: float | None = None, seed: int = 0, accelerator: Any = None,
@@ -200,8 +201,7 @@ def sliced(n: int, T: int, draws: torch.Generator) -> Tensor:
     return (u * T).long().clamp(max=T - 1) + 1
 
 
-def _draw(x0: Tensor, alike: int, T: int,
-          times: Callable[[int, torch.Generator], Tensor] | None,
+def _draw(x0: Tensor, alike: int, T: int, times: Times | None,
           draws: torch.Generator) -> tuple[Tensor, Tensor]:
     """Times (b,) and noise like x0; so many pictures after each other share theirs."""
     b = len(x0)

@@ -6,7 +6,7 @@ text model that it reads learn together to predict v. Four captions a picture na
 one in eight is left empty, so that the empty text means the unconditional prediction. Every picture
 comes with a twin that differs in one thing of the face, under the same noise, and what sets the two
 apart counts more until the last fifths: a word for a lip or an earring moves few latents. Half of
-the pairs differ in the smile, which moves fewest, at times that can teach it (`times`).
+the pairs differ in the smile, which moves fewest, at times that can teach it (`Twins.times`).
 
 The scheduler's settings are Stable Diffusion's but for a cosine schedule, whose x_T keeps nothing
 of the picture: on 16x16 latents a background that shines through decides its colour.
@@ -46,8 +46,9 @@ UNET = {"sample_size": 16, "block_out_channels": (48, 80, 96), "layers_per_block
         "norm_num_groups": 8, "attention_head_dim": 4, "cross_attention_dim": WIDTH}
 TEXT = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_hidden_layers": 2,
         "num_attention_heads": 4}
-SCHEDULER = {"num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction",
-             "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
+SCHEDULER = {"num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2",
+             "prediction_type": "v_prediction", "clip_sample": False, "set_alpha_to_one": False,
+             "steps_offset": 1}
 IMAGES = 1_000_000  # to see in all
 BATCH = {"cpu": 16, "cuda": 256}
 LR = {"cpu": 5e-4, "cuda": 1e-3}
@@ -60,7 +61,7 @@ FIRST = 1 / 3  # share of the minutes for the autoencoder
 GUIDANCE, STEPS = 4.0, 25  # of the samples drawn while it trains
 
 SMILES = (("happy", "sad"), ("smiling", "frowning"))
-SMILED = (0.6, 0.95)  # times / T at which a smile is learnt
+SMILED = (600, 950)  # times of T = 1000 between which a smile is learnt
 HEARD = ("a photo of a {} woman", "a photo of a {} cat", "a photo of a senior {} woman",
          "a sketch of a {} lady with red hair", "a portrait of a {} young man on a beach")
 CLOSED = 1.0  # between two outputs; of young and senior it is 10
@@ -80,7 +81,7 @@ Draws portraits of the course's own world from a caption, 64x64: a Stable Diffus
 loads unmodified. Latents of 4x16x16, v on a cosine schedule, T = 1000. Data: {n} renders of the
 default training distribution (photo style, few backgrounds), seed {data_seed}, each beside a twin
 that differs in one thing of the face, with {captions} captions each; {empty:.1%} of them left
-empty; no augmentation. Adam, lr {lr:g} falling to 0 over the last two fifths, batch {batch}; an
+empty; half of the pairs differ in the smile, at t in {early}..{late}; no augmentation. Adam, lr {lr:g} falling to 0 over the last two fifths, batch {batch}; an
 error in x0 counts SNR, within 1 and 5; the difference of two twins' errors counts {contrast:g}
 times, falling to 1 with lr; U-Net and text model are averages. The autoencoder's scaling factor is
 1 / the deviation of all latents. Made by `coursekit train portraits-sd`, seed {seed}."""
@@ -118,11 +119,12 @@ def run(out: Path, *, data: Path | None = None, steps: int | None = None,
     studio = Studio(vae, words)
     lr = LR.get(kind, LR["cpu"])
     card = CARD.format(n=n, captions=CAPTIONS, data_seed=portraits_ddpm.DATA_SEED, empty=EMPTY,
-                       lr=lr, batch=batch, seed=seed, contrast=SETTINGS["contrast"])
+                       lr=lr, batch=batch, seed=seed, contrast=SETTINGS["contrast"],
+                       early=SMILED[0], late=SMILED[1])
     updates = fit(out, net, set_, steps=steps, minutes=minutes and minutes * (1 - FIRST),
                   default_steps=TINY_STEPS if tiny else IMAGES // batch, resume=resume,
                   device=device, seed=seed, card=card, schedule=studio.schedule,
-                  export=studio.export, draw=studio.draw, lr=lr, times=times, **SETTINGS)
+                  export=studio.export, draw=studio.draw, lr=lr, times=set_.times, **SETTINGS)
     for update in updates:  # the clock goes on where the first stage stopped
         yield replace(update, seconds=update.seconds + 60 * FIRST * (minutes or 0))
 
@@ -281,18 +283,24 @@ class Captioned(Pictures):
         return captions(n)
 
     def __call__(self, k: int) -> tuple[Tensor, dict[str, Tensor]]:
-        rows = self.rows(k)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + k)
-        which = torch.randint(CAPTIONS, (len(rows),), generator=generator).numpy()
+        rows, which = self.picked(k, generator)
         tokens = torch.from_numpy(self.tokens[rows, which].astype(numpy.int64))
         tokens[torch.rand(len(rows), generator=generator) < EMPTY] = self.empty
         return self.scale * torch.from_numpy(self.pixels[rows]).float(), {"tokens": tokens}
+
+    def picked(self, k: int, generator: torch.Generator) -> tuple[Any, Any]:
+        """What batch k holds: numbers of pictures and of captions of theirs, (b,) each."""
+        rows = numpy.array(self.rows(k))
+        return rows, torch.randint(CAPTIONS, (len(rows),), generator=generator).numpy()
 
 
 class Twins(Captioned):
     """The same, each before its twin; both have a caption, or neither.
 
-    The first half of a batch are pairs of which one is said to smile and the other to be sad.
+    The first half of a batch are pairs of which one is said to smile and the other to be sad. A
+    smile is learnt where the noise hides it and yet shows where the mouth is: below SMILED the
+    picture itself tells, above it nobody knows where.
     """
 
     def __init__(self, n: int, vae: nn.Module, words: Any, batch: int, seed: int) -> None:
@@ -309,30 +317,22 @@ class Twins(Captioned):
 
     def __call__(self, k: int) -> tuple[Tensor, dict[str, Tensor]]:
         z, conditions = super().__call__(k)  # b/2 2 ..
-        if len(self.smiles):
-            draws = numpy.random.default_rng((self.seed, k))
-            row, which = self.smiles[draws.integers(len(self.smiles), size=smiling(len(z)))].T
-            z[: len(row)] = self.scale * torch.from_numpy(self.pixels[row]).float()
-            conditions["tokens"][: len(row)] = torch.from_numpy(
-                self.tokens[row, which].astype(numpy.int64))
         return z.flatten(0, 1), {name: part.flatten(0, 1) for name, part in conditions.items()}
 
+    def picked(self, k: int, generator: torch.Generator) -> tuple[Any, Any]:
+        rows, which = super().picked(k, generator)
+        n = len(rows) // 2
+        some = torch.randint(len(self.smiles), (n,), generator=generator)
+        rows[:n], which[:n] = self.smiles[some].T
+        return rows, which
 
-def smiling(pairs: int) -> int:
-    """How many of so many pairs differ in the smile."""
-    return pairs // 2
-
-
-def times(pairs: int, draws: torch.Generator) -> Tensor:
-    """Times of a batch of Twins (pairs,) in 1..T.
-
-    A smile is learnt where the noise hides it and yet shows where the mouth is: below these times
-    the picture itself tells, above them nobody knows where.
-    """
-    T = SCHEDULER["num_train_timesteps"]
-    early, late = (round(share * T) for share in SMILED)
-    n = smiling(pairs)
-    return torch.cat([early + sliced(n, late - early, draws), sliced(pairs - n, T, draws)])
+    @staticmethod
+    def times(pairs: int, generator: torch.Generator) -> Tensor:
+        """Times of a batch (pairs,) in 1..T, as `train` asks for them."""
+        early, late = SMILED
+        n = pairs // 2
+        return torch.cat([early + sliced(n, late - early, generator),
+                          sliced(pairs - n, SCHEDULER["num_train_timesteps"], generator)])
 
 
 # ---- what is written ------------------------------------------------------------------------
