@@ -218,14 +218,18 @@ def test_too_few_renders_are_refused_in_one_line(sd):
 # ---- coursekit bench guided-inversion -------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def inversions(sd, judge) -> dict:
-    """Rows of every method on three edits, two hops."""
+def inverted(sd, judge, hops, methods) -> dict:
+    """Rows of methods on three edits."""
     with torch.no_grad():
         some = task(["hair_colour"], 3, 0, "cpu")
-        jobs = [guided_inversion.Job(sd, some, sd.encode(some.truth.source), sd.path(2))]
-        return named(row for name, method in guided_inversion.METHODS.items()
-                     for row in guided_inversion.table(name, method, sd, judge, jobs))
+        jobs = [guided_inversion.Job(sd, some, sd.encode(some.truth.source), sd.path(hops))]
+        return named(row for name in methods for row in guided_inversion.table(
+            name, guided_inversion.METHODS[name], sd, judge, jobs))
+
+
+@pytest.fixture(scope="module")
+def inversions(sd, judge) -> dict:
+    return inverted(sd, judge, 2, guided_inversion.METHODS)
 
 
 def test_exact_inversions_reach_the_ceiling_and_plain_ones_do_not(inversions):
@@ -236,7 +240,13 @@ def test_exact_inversions_reach_the_ceiling_and_plain_ones_do_not(inversions):
     assert guided.ours < plain.ours < plain.peer
     assert psnr["negative prompt"].ours == pytest.approx(plain.ours, abs=1e-3)  # whatever w
     assert psnr["null-text"].ours > guided.ours
-    assert psnr["fixed point"].ours > guided.ours
+
+
+def test_solved_hops_come_back_nearer_than_plain_ones(sd, judge):
+    plain = f"DDIM, w = {guided_inversion.W:g}"
+    # of two hops the first is too long: under guidance eight iterations leave it unsolved
+    found = inverted(sd, judge, 8, (plain, "fixed point"))
+    assert the(found, "fixed point: PSNR").ours > the(found, f"{plain}: PSNR").ours
 
 
 def test_latents_through_the_network_are_those_of_the_algorithms(inversions):
