@@ -199,7 +199,7 @@ def test_a_change_does_not_block_and_stops_what_was_being_drawn():
     assert at_work.wait(30) and "hop 0 of 4" in made.view.value
     old = made._work._thread
     made.controls["target"].value = "a hen"
-    assert "Drawing 'a hen'" in unescape(made.view.value)
+    assert "drawing 'a hen'" in unescape(made.view.value)
     go.set()
     old.join(30)
     made.wait(60)
@@ -209,6 +209,18 @@ def test_a_change_does_not_block_and_stops_what_was_being_drawn():
     numpy.testing.assert_array_equal(seen(made, "the edit"), wanted)
     made.controls["target"].value = TARGET  # known: there at once
     assert "RMSE" in made.frame.text and asked[-1] == "a hen"
+
+
+def test_each_change_is_answered_at_once_while_a_hop_is_at_work():
+    slow, at_work, go, *_ = gated()
+    made = editor(slow)
+    for itself in (0.5, 0.6):
+        made.controls["itself"].value = itself
+        said = f"self-attention {itself}: drawing '{TARGET}', hop 0 of 4"
+        assert at_work.wait(30) and said in unescape(made.view.value)
+    go.set()
+    made.wait(60)
+    assert "self-attention 0.6: RMSE" in unescape(made.view.value)
 
 
 def test_pictures_come_while_it_is_drawn():

@@ -326,13 +326,13 @@ class PromptEditor(Explorer):
                Picture("edit" if found is not None else f"hop {hop} of {self._hops} ..", edit,
                        f"the edit, '{target}'"),
                Picture("what changed", edit - x, "difference of edit and source, grey is nothing")]
+        asked = f"Attention to words {cross:g}, self-attention {itself:g}{_factors(job)}"
         if self._work.error is not None and at == job:
             text = f"It went wrong: {self._work.error}"
         elif found is None:
-            text = f"Drawing '{target}': hop {hop} of {self._hops}."
+            text = f"{asked}: drawing '{target}', hop {hop} of {self._hops}."
         else:
-            text = (f"Attention to words {cross:g}, self-attention {itself:g}{_factors(job)}: "
-                    f"RMSE {rmse(edit[None], x[None])[0]:.3f} from the source.")
+            text = f"{asked}: RMSE {rmse(edit[None], x[None])[0]:.3f} from the source."
         return Frame([row], " ".join(filter(None, [text, self._notes.get(target)])))
 
     def _static(self) -> Figure:
