@@ -450,6 +450,39 @@ def test_what_is_wanted_of_text_to_image_is_what_open_clip_and_the_package_do(se
     close(exercise("07-6").wanted(q, k, words, size), look(q, k, join, size))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_wanted_of_low_rank_updates_is_what_the_package_does(seed):
+    from coursekit.classroom.check.calls.lab11 import draws, read
+    from coursekit.diffusion.predict import target
+    from coursekit.nets.lora import Factors, Lora, LoRALinear, mix
+
+    close = functools.partial(torch.testing.assert_close, check_dtype=False, rtol=1e-5, atol=1e-6)
+    layer, r, alpha, generator = given("11-4", seed)
+    draw = draws(layer.seed + 2, torch.float64)  # the factors that the check fills in
+    A, B = 0.5 * draw(r, layer.in_features), 0.5 * draw(layer.out_features, r)
+    close(exercise("11-4").wanted(layer, r, alpha, generator)["output"],
+          LoRALinear(layer, Factors(A, B, alpha))(read(layer)[0]))
+    net, schedule, prediction, x0, times, noises, lr = given("11-5", seed)
+    clean = x0.expand_as(noises[0])
+    out = net(schedule.noise(clean, noises[0], times[0]), times[0])
+    loss = (out - target(schedule, prediction, clean, noises[0], times[0])).square().mean()
+    said = exercise("11-5").wanted(net, schedule, prediction, x0, times, noises, lr)["losses"]
+    assert said[0] == pytest.approx(loss.item(), rel=1e-5)
+    for case in exercise("11-6").cases(seed):
+        first, second, u, q = args = build(case, "float64", {}).values()
+        exact = mix(*(Lora({"x": Factors(*part)}) for part in (first, second)), u).delta("x")
+        update = exercise("11-6").wanted(*args)["update"]
+        left = 0 if q is None else torch.linalg.svdvals(exact)[q:].square().sum()
+        close((exact - update).square().sum(), torch.as_tensor(left).double())
+
+
+def test_finer_maps_count_less_as_in_diffusers():
+    from coursekit.classroom.check.exercises.lab11 import rising
+
+    theirs = torch.logspace(-1, 0, 13, dtype=torch.float64)  # of ControlNetModel, in guess mode
+    assert [rising(k, 12) for k in range(13)] == pytest.approx(theirs.tolist())
+
+
 def child(code, path=HOME.parents[3]) -> str:
     """What a fresh interpreter prints that finds the package in that folder."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False,

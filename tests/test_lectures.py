@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 LECTURES = sorted((ROOT / "lectures").glob("*.ipynb"))
 FIRST = ("00_tour", "01_mhvae_elbo", "02_diffusion_elbo", "03_ddpm", "04_sdedit", "05_ddim",
          "06_inversion", "07_text_to_image", "08_guided_inversion",
-         "09_prompt_to_prompt", "10_plug_and_play")
+         "09_prompt_to_prompt", "10_plug_and_play", "11_controlnet_lora")
 
 CELL_LINES, LINE = 15, 100
 MINUTES, CELL_SECONDS, GIGABYTES = 3, 90, 4  # 90 s is lecture 03's live training, others need 60

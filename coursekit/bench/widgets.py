@@ -14,10 +14,11 @@ from coursekit.classroom import widgets
 from coursekit.classroom.explorer import Explorer
 from coursekit.diffusion.sample import ddim
 from coursekit.diffusion.schedule import Schedule
-from coursekit.edits import p2p, pnp, sdedit
+from coursekit.edits import controlnet, p2p, pnp, sdedit
 from coursekit.nets.latent import Latent
+from coursekit.nets.lora import Lora
 from coursekit.portraits import TRAINING, render, sample, strokes
-from coursekit.recipes import _words, portraits_sd, portraits_vae
+from coursekit.recipes import _words, portraits_controlnet, portraits_sd, portraits_vae
 
 N = 100  # moves of the controls
 PEERS = 10  # redraws by matplotlib, which take long
@@ -37,6 +38,8 @@ def rows(*, seed: int, device: str) -> Iterator[Row]:
     schedule = Schedule.cosine()
     eps, sd = _exact(schedule, known), text_to_image(seed, device)
     latents, told = sd.noise(2, generator), PROMPT.replace("red", "blue")
+    net = portraits_controlnet.copied(sd.unet, False).eval().requires_grad_(False)
+    loras = [Lora.fresh(sd.unet, 2, generator=generator) for _ in range(2)]
     walk = list(ddim(sd.eps(PROMPT), sd.schedule, latents[:1], sd.path(3)))
     makers: list[Callable[[], Explorer]] = [
         lambda: widgets.NoiseLevel(eps, schedule, known[:2], levels=11),
@@ -54,6 +57,10 @@ def rows(*, seed: int, device: str) -> Iterator[Row]:
             outline=lambda x: x.mean(1) > 0, success=lambda x: x.mean((1, 2, 3)) > 0,
             tau_f=(0.0, 0.5, 1.0), tau_A=(0.0, 1.0)),
         lambda: widgets.DecoderFeatures(sd, known[:3], PROMPT, sd.path(6)),
+        lambda: widgets.SilhouetteEditor(
+            controlnet.under, controlnet.Control, sd, net, known[:1].mean(1) > 0, PROMPT,
+            latents[:1], sd.path(3), outline=lambda x: x.mean(1) > 0),
+        lambda: widgets.LoraMix(sd, *loras, known[:2], PROMPT, latents, sd.path(3)),
     ]
     for make in makers:
         explorer = make()

@@ -14,6 +14,8 @@ Those of text to image take a `nets.latent.Latent`, which is both, a prompt and 
     PromptWindows   the same edit under several windows and weights of a word
     DecoderFeatures   three principal components of the decoder's features, by layer and time
     InjectionWindows  Plug-and-Play under its two thresholds, outline beside outline
+    SilhouetteEditor  draw a silhouette, and ControlNet's portrait by it
+    LoraMix           portraits between two LoRAs, whose updates are mixed
 
     explorer = NoiseLevel(model.eps(), model.schedule, render(sample(2, g)))
     explorer            # in a notebook: the controls and the view
@@ -21,7 +23,8 @@ Those of text to image take a `nets.latent.Latent`, which is both, a prompt and 
 
 Pictures are (b, 3, h, w) in [-1, 1]; with b > 1 one can choose among them. `seed` fixes all noise,
 so that what changes between two views comes from the control that was moved. The network works
-when an explorer is made; only a new painting is computed later, in the background.
+when an explorer is made; only a new painting, silhouette or prompt is computed later, in the
+background.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from coursekit.classroom.adapters import LoraMix, SilhouetteEditor
 from coursekit.classroom.attention import AttentionMaps
 from coursekit.classroom.explorer import (
     Explorer,
@@ -60,8 +64,8 @@ from coursekit.diffusion.sample import randn_like
 from coursekit.diffusion.schedule import Schedule
 
 __all__ = ["AttentionMaps", "DecoderFeatures", "ElboTerms", "GuidanceWeight", "InjectionWindows",
-           "Inversions", "NoiseLevel", "PromptEditor", "PromptWindows", "RoundTrip",
-           "SamplingPath", "StrokeEditor"]
+           "Inversions", "LoraMix", "NoiseLevel", "PromptEditor", "PromptWindows", "RoundTrip",
+           "SamplingPath", "SilhouetteEditor", "StrokeEditor"]
 
 
 class NoiseLevel(Explorer):

@@ -24,7 +24,9 @@ alone. By hand, on pixels: `nets/hinted.py`.
 With the hint in both halves of guidance, w leads to the words and not to the hint; without it in
 the negative one, to both, and a hint can guide without words. Where the official code differs: when
 it guesses, it multiplies its 12 skips by 0.825^12 .. 0.825; here, as in diffusers, the factors rise
-from 0.1 to 1 whatever the number of skips.
+from 0.1 to 1 whatever the number of skips. Where diffusers differs: of S hops it controls those
+that lie in a window whole; here both ends of a window are rounded down, as in every method of this
+folder. On whole hops the two agree.
 """
 
 from __future__ import annotations

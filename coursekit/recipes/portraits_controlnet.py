@@ -321,18 +321,28 @@ class Studio:
 
 
 def agreement(seen: Tensor, wanted: Tensor) -> dict[str, float]:
-    """Of silhouettes (b, h, w) bool, means over b, 1 at best; a portrait of someone else has 0.8.
+    """Means of `ious` and `outlines` over silhouettes (b, h, w) bool, in four digits."""
+    return {"iou": round(ious(seen, wanted).mean().item(), 4),
+            "outline": round(outlines(seen, wanted).mean().item(), 4)}
 
-    iou      intersection over union
-    outline  F-score of the outlines: of each the share that lies within a pixel of the other.
-             Portraits fill much of a picture wherever they end; where is what this one asks.
+
+def ious(seen: Tensor, wanted: Tensor) -> Tensor:
+    """(b,) intersection over union of silhouettes (b, h, w) bool: 1 at best.
+
+    Portraits fill much of a picture wherever they end: that of someone else has 0.8.
     """
-    iou = (seen & wanted).sum((1, 2)) / (seen | wanted).sum((1, 2)).clamp(min=1)
+    return (seen & wanted).sum((1, 2)) / (seen | wanted).sum((1, 2)).clamp(min=1)
+
+
+def outlines(seen: Tensor, wanted: Tensor) -> Tensor:
+    """(b,) F-score of the outlines of silhouettes (b, h, w) bool: 1 at best.
+
+    Of each outline counts the share that lies within a pixel of the other.
+    """
     a, b = (_wider(m) & ~m for m in (seen, wanted))
     precision = (a & _wider(b)).sum((1, 2)) / a.sum((1, 2)).clamp(min=1)
     recall = (b & _wider(a)).sum((1, 2)) / b.sum((1, 2)).clamp(min=1)
-    score = 2 * precision * recall / (precision + recall).clamp(min=1e-9)
-    return {"iou": round(iou.mean().item(), 4), "outline": round(score.mean().item(), 4)}
+    return 2 * precision * recall / (precision + recall).clamp(min=1e-9)
 
 
 def _wider(m: Tensor) -> Tensor:
