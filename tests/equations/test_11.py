@@ -131,7 +131,8 @@ def test_residuals_go_to_skips_and_middle(strength=0.6, skips=1, middle=1):
 @mutated(sign=1, swapped=True)
 def test_the_loss_is_that_of_the_model(sign=-1, swapped=False):
     schedule = Schedule.cosine()
-    x0, eps, t = normal(3, 1, 4, 4, seed=10), normal(3, 1, 4, 4, seed=11), torch.tensor([9, 400, 900])
+    x0, eps = normal(3, 1, 4, 4, seed=10), normal(3, 1, 4, 4, seed=11)
+    t = torch.tensor([9, 400, 900])
     abar = torch.tensor([schedule.level(int(k)) for k in t]).double().view(-1, 1, 1, 1)
     a, s = abar.sqrt(), (1 - abar).sqrt()
     a, s = (s, a) if swapped else (a, s)
