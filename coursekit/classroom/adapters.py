@@ -61,8 +61,9 @@ class SilhouetteEditor(Explorer):
         with counted(lambda x, _t: x, len(keys) * (len(path) - 1), "drawing") as tick:
             self._known = {key: self._run(first, key, lambda: tick(noise, 0)) for key in keys}
         self._first, self._last = first, self._known[keys[0]]
-        middle = strengths[len(strengths) // 2]
-        strength = slider("strength", strengths, middle)
+        n = len(strengths)  # two steps upwards are left, where there are as many
+        begin = strengths[max(0, min(n // 2, n - 3))]
+        strength = slider("strength", strengths, begin)
         window = slider("control acts in", list(self._windows), next(iter(self._windows)))
         self._work = Background(self._compute, keys, lambda: (strength.value, window.value),
                                 lambda _: self.update())
