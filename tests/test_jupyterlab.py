@@ -285,6 +285,10 @@ def press_arrows(browser, explorer, n):
     return browser.execute_script("return window.lags")
 
 
+# What the explorer of silhouettes calls its painting and its result.
+SILHOUETTE = {PAINTING: "the silhouette on the canvas", RESULT: "what '"}
+
+
 def paint(browser, editor):
     """A stroke of 140 pixels across the canvas; screenshots of it before and after.
 
@@ -293,7 +297,8 @@ def paint(browser, editor):
     from selenium.webdriver import ActionChains
 
     def shown(what):
-        return next(src for alt, src in views(editor).items() if alt.startswith(what))
+        return next(src for alt, src in views(editor).items()
+                    if alt.startswith((what, SILHOUETTE[what])))
 
     canvas = editor.find_element("css selector", "canvas")
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
