@@ -8,7 +8,8 @@ import torch
 from scipy import stats
 
 from coursekit import portraits, pretrained
-from coursekit.bench import controlnet, lora
+from coursekit.bench import _edits, controlnet, lora, text_to_image
+from coursekit.classroom import metrics
 from coursekit.nets.lora import Lora
 from coursekit.recipes import portraits_controlnet
 
@@ -20,7 +21,7 @@ def sd():
 
 @pytest.fixture(autouse=True)
 def two_steps(monkeypatch):
-    for bench in (controlnet, lora):
+    for bench in (controlnet, lora, text_to_image):
         monkeypatch.setattr(bench, "STEPS", 2)
     monkeypatch.setattr(controlnet, "RUNS", 1)
 
@@ -38,7 +39,7 @@ def judge():
 
 def test_a_fresh_controlnet_gains_nothing(sd, monkeypatch):
     # bf16 plus zeros in float32 rounds in other places
-    monkeypatch.setattr(controlnet, "quick", lambda eps, device: eps)
+    monkeypatch.setattr(text_to_image, "quick", lambda eps, device: eps)
     net = portraits_controlnet.copied(sd.unet, False).eval().requires_grad_(False)
     rows = list(controlnet.gates(sd, net, 0, "cpu", n=4))
     for what in ("IoU", "outlines"):
@@ -54,7 +55,8 @@ def test_a_fresh_controlnet_gains_nothing(sd, monkeypatch):
 def test_one_that_acts_is_drawn_with_its_hints(sd):
     net = portraits_controlnet.copied(sd.unet, True).eval().requires_grad_(False)
     hints = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    drawn = [controlnet.draw(sd, ["a photo of a cat"] * 4, 3.0, 0, "cpu", net, h)
+    drawn = [text_to_image.draw(sd, ["a photo of a cat"] * 4, 3.0, 0, "cpu",
+                                controlnet.held(sd, net, h))
              for h in (hints, hints[[1, 0, 2, 3]])]
     apart = (drawn[0] - drawn[1]).abs().amax((1, 2, 3))
     assert apart[:2].min() > 0.01 > 1e-4 > apart[2:].max()
@@ -63,7 +65,7 @@ def test_one_that_acts_is_drawn_with_its_hints(sd):
 def test_agreement_is_the_mean_with_its_interval():
     wanted = portraits.silhouette(portraits.sample(6, torch.Generator().manual_seed(0)))
     iou, outline = controlnet.agreement("some", wanted.roll(1, 0), wanted, 0.85)
-    found = portraits_controlnet.ious(wanted.roll(1, 0), wanted)
+    found = metrics.iou(wanted.roll(1, 0), wanted)
     low, high = stats.norm.interval(0.95, found.mean(), found.std() / 6**0.5)
     assert iou.name == f"some: IoU (+- {(high - low) / 2:.3f}); peer: bar" and iou.peer == 0.85
     assert iou.ours == pytest.approx(found.mean().item()) and outline.peer is None
@@ -93,7 +95,7 @@ def test_an_update_of_nothing_is_the_model_alone(sd, judge):
 
 def test_the_interval_is_students():
     d = torch.tensor([0.3, -0.1, 0.4, 0.2])
-    mean, low, high = lora.interval(d)
+    mean, low, high = _edits.interval(d)
     wanted = stats.ttest_1samp(d.numpy(), 0).confidence_interval(0.95)
     assert mean == pytest.approx(0.2) and math.isclose(low, wanted.low, rel_tol=1e-5)
     assert math.isclose(high, wanted.high, rel_tol=1e-5)

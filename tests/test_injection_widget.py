@@ -117,9 +117,6 @@ def test_masks_as_pictures():
     assert_close(drawn[:, 0, 1], torch.tensor(ours.ALONE))
     assert_close(drawn[:, 1, 0], torch.tensor(ours.ALONE))
     assert (drawn[:, 1, 1] == 1).all()
-    none = torch.zeros(1, 2, 2, dtype=torch.bool)
-    assert ours._overlap(a[None], b[None]) == pytest.approx([1 / 3])
-    assert ours._overlap(none, none) == [1.0] and ours._overlap(a[None], none) == [0.0]
 
 
 # ---- features

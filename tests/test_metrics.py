@@ -83,6 +83,14 @@ def test_locality_tells_inside_from_outside():
     assert_close(outside, torch.tensor([0.0, 0.25]))
 
 
+def test_overlap_of_masks():
+    a = torch.tensor([[[True, True], [False, False]]])
+    b = torch.tensor([[[True, False], [True, False]]])
+    none = torch.zeros(1, 2, 2, dtype=torch.bool)
+    assert metrics.iou(a, b).tolist() == pytest.approx([1 / 3])
+    assert metrics.iou(none, none).tolist() == [1.0] and metrics.iou(a, none).tolist() == [0.0]
+
+
 # ---- readings -------------------------------------------------------------------------------
 
 

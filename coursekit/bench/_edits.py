@@ -222,6 +222,15 @@ def share(hits: Tensor) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
+def interval(d: Tensor) -> tuple[float, float, float]:
+    """Mean and its 95 % interval by Student's t, d (n,) with n >= 2."""
+    from scipy.stats import t
+
+    half = t.ppf(0.975, len(d) - 1) * d.std().item() / len(d) ** 0.5
+    mean = d.mean().item()
+    return mean, mean - half, mean + half
+
+
 def ratio(a: Tensor, b: Tensor, draws: int = 2000) -> tuple[float, float]:
     """The 95 % interval of mean(a) / mean(b), a and b (n,) of the same edits: edits drawn again.
 

@@ -1,16 +1,17 @@
 """The shipped ControlNet: whether portraits fill the silhouettes given, and what that costs.
 
-Held-out people are captioned and drawn from their captions twice, from the same noise: by
+Held-out portraits are captioned and drawn from their captions twice, from the same noise: by
 portraits-sd alone, and under their silhouettes. The outline that the judge sees in a picture is
 held against the one wanted. Someone else's portrait already has an IoU of 0.8, so the model alone
 stands beside it. Then FID_w of both, what the judge reads of the captions in both, and diffusers'
-own pipeline with the same latents. 400 people: half an hour on two cores.
+own pipeline with the same latents. 400 portraits: a quarter of an hour on one core.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from statistics import NormalDist
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,15 +19,15 @@ from torch import Tensor
 from coursekit import portraits, pretrained
 from coursekit.bench import Row, medians
 from coursekit.bench.samples import held_out
-from coursekit.bench.text_to_image import BATCH, accuracies, mean, quick, told
+from coursekit.bench.text_to_image import STEPS, accuracies, draw, mean, told
 from coursekit.classroom import metrics
 from coursekit.diffusion.sample import ddim, last
 from coursekit.edits import controlnet
 from coursekit.edits.controlnet import Control, as_hint, under
 from coursekit.nets.latent import Latent
-from coursekit.recipes.portraits_controlnet import NAME, ious, outlines
+from coursekit.recipes.portraits_controlnet import NAME, outlines
 
-N, STEPS, RUNS, W = 400, 30, 5, 3.0
+N, RUNS, W = 400, 5, 3.0
 STRENGTHS = (0.5, 1.0, 1.5)
 BARS = {"iou": 0.85, "fid": 1.2, "equal": 1e-4}
 
@@ -48,10 +49,11 @@ def gates(sd: Latent, net: torch.nn.Module, seed: int, device: str, n: int = N) 
     yield from agreement("the model alone", judge.silhouette(made[0.0]), wanted)
     hints = as_hint(wanted)
     for strength in STRENGTHS:
-        made[strength] = draw(sd, texts, W, seed, device, net, hints, strength=strength)
+        made[strength] = draw(sd, texts, W, seed, device,
+                              held(sd, net, hints, strength=strength))
         yield from agreement(f"strength {strength:g}", judge.silhouette(made[strength]), wanted,
                              BARS["iou"] if strength == 1 else None)
-    wordless = draw(sd, [""] * n, W, seed, device, net, hints, negative_hint=False)
+    wordless = draw(sd, [""] * n, W, seed, device, held(sd, net, hints, negative_hint=False))
     yield from agreement("without words, hint not in the negative half",
                          judge.silhouette(wordless), wanted)
     reference = held_out(n, seed + 6, device)
@@ -63,23 +65,14 @@ def gates(sd: Latent, net: torch.nn.Module, seed: int, device: str, n: int = N) 
     yield from beside_diffusers(sd, net, hints[:1], seed, device)
 
 
-def draw(sd: Latent, texts: list[str], w: float, seed: int, device: str,
-         net: torch.nn.Module | None = None, hints: Tensor | None = None, **how: float) -> Tensor:
-    """A picture a text (n, 3, 64, 64), clipped to [-1, 1]; the same noise with control or without.
-    """
-    noise, parts = sd.noise(len(texts), torch.Generator().manual_seed(seed)), []
-    for i in range(0, len(texts), BATCH):
-        some = slice(i, i + BATCH)
-        held = sd if net is None else under(sd, Control(net, hints[some], **how))
-        eps = quick(held.eps(texts[some], w=w), device)
-        z = last(ddim(eps, sd.schedule, noise[some], sd.path(STEPS))).x
-        parts.append(sd.decode(z).clamp(-1, 1))
-    return torch.cat(parts)
+def held(sd: Latent, net: torch.nn.Module, hints: Tensor, **how: Any) -> Callable[[slice], Latent]:
+    """The model under some of the hints, as `draw` asks for it; `how` as in `Control`."""
+    return lambda some: under(sd, Control(net, hints[some], **how))
 
 
 def agreement(name: str, seen: Tensor, wanted: Tensor, bar: float | None = None) -> Iterator[Row]:
     """IoU and the F-score of outlines, each with its interval."""
-    for what, found, peer in (("IoU", ious(seen, wanted), bar),
+    for what, found, peer in (("IoU", metrics.iou(seen, wanted), bar),
                               ("outlines, F-score", outlines(seen, wanted), None)):
         half = NormalDist().inv_cdf(0.975) * found.std().item() / len(found) ** 0.5
         yield Row(f"{name}: {what} (+- {half:.3f}){'; peer: bar' if peer else ''}",
@@ -94,10 +87,10 @@ def beside_diffusers(sd: Latent, net: torch.nn.Module, hint: Tensor, seed: int,
     pipe = StableDiffusionControlNetPipeline.from_pretrained(sd.source, controlnet=net).to(device)
     pipe.set_progress_bar_config(disable=True)
     text, noise = "a photo of a woman on a beach", sd.noise(1, torch.Generator().manual_seed(seed))
-    held = under(sd, Control(net, hint))
+    eps = under(sd, Control(net, hint)).eps(text, w=W)
 
     def ours() -> Tensor:
-        return last(ddim(held.eps(text, w=W), sd.schedule, noise, sd.path(STEPS))).x.cpu()
+        return last(ddim(eps, sd.schedule, noise, sd.path(STEPS))).x.cpu()
 
     def theirs() -> Tensor:
         return pipe(text, image=hint, latents=noise, guidance_scale=W, num_inference_steps=STEPS,

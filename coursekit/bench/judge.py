@@ -116,8 +116,7 @@ def fitting(p: Portraits) -> Portraits:
 def overlap(judge: Judge, p: Portraits, x: Tensor) -> float:
     """Intersection over union of the silhouettes, mean over portraits."""
     said = torch.cat([judge.silhouette(some) for some in x.split(metrics.BATCH)])
-    true = truth.silhouette(p)
-    return float(((said & true).sum((1, 2)) / (said | true).sum((1, 2))).mean())
+    return float(metrics.iou(said, truth.silhouette(p)).mean())
 
 
 # ---- distances ------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ Portraits of the training distribution that no recipe has drawn get a LoRA each,
     edited           the same words from the portrait's own inverted noise
 
 Differences come with their 95 % interval by Student's t over portraits; noises of one portrait are
-averaged first, as they are no independent cases. About fifteen minutes on two cores.
+averaged first, as they are no independent cases. A quarter of an hour on one core.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from coursekit import pretrained
 from coursekit.bench import Row
-from coursekit.bench._edits import Task, task
+from coursekit.bench._edits import Task, interval, task
 from coursekit.classroom import metrics
 from coursekit.diffusion.sample import ddim, invert, last
 from coursekit.nets.judge import Judge
@@ -95,12 +95,3 @@ def one(sd: Latent, judge: Judge, some: Task, i: int, lora: Lora | None, scale: 
         "edited: ID_w to the portrait": like[0].item(),
         "edited: backdrop as said": hits[0].item(),
     }
-
-
-def interval(d: Tensor) -> tuple[float, float, float]:
-    """Mean and its 95 % interval by Student's t, d (n,) with n >= 2."""
-    from scipy.stats import t
-
-    half = t.ppf(0.975, len(d) - 1) * d.std().item() / len(d) ** 0.5
-    mean = d.mean().item()
-    return mean, mean - half, mean + half

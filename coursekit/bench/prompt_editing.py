@@ -34,6 +34,7 @@ from coursekit.bench import Row
 from coursekit.bench._edits import (
     ATTRIBUTES, RESTYLED, Scored, Task, counted, matched, ratio, scored, share, task,
 )
+from coursekit.classroom import metrics
 from coursekit.diffusion.sample import State, ddim, invert, last
 from coursekit.diffusion.train import fast_dtype
 from coursekit.edits import p2p, pnp, sdedit
@@ -236,4 +237,4 @@ def layout(judge: nn.Module, g: Given,
 def overlap(judge: nn.Module, some: Task, x: Tensor) -> Tensor:
     """(b,) intersection over union of the outlines that the judge sees and the true ones."""
     said, true = judge.silhouette(x), truth.silhouette(some.p)
-    return (said & true).sum((1, 2)) / (said | true).sum((1, 2))
+    return metrics.iou(said, true)

@@ -6,7 +6,7 @@ trained on, and so is the hue of a plain background, which the judge does not re
 renders of the same records is the ceiling. Half an hour on two cores.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -71,13 +71,18 @@ def told(n: int, seed: int, device: str) -> tuple[Portraits, list[Caption]]:
     return p.to(device), portraits.caption(p, generator)
 
 
-def draw(sd: Latent, texts: Sequence[str], w: float, seed: int, device: str) -> Tensor:
-    """A picture a text (n, 3, 64, 64), clipped to [-1, 1]; the same noise whatever w."""
+def draw(sd: Latent, texts: Sequence[str], w: float, seed: int, device: str,
+         under: Callable[[slice], Latent] | None = None) -> Tensor:
+    """A picture a text (n, 3, 64, 64), clipped to [-1, 1]; the same noise whatever w.
+
+    under  gives the model for some of the texts, where each has a control of its own.
+    """
     noise = sd.noise(len(texts), torch.Generator().manual_seed(seed))
     parts = []
     for i in range(0, len(texts), BATCH):
-        eps = quick(sd.eps(list(texts[i : i + BATCH]), w=w), device)
-        z = last(ddim(eps, sd.schedule, noise[i : i + BATCH], sd.path(STEPS))).x
+        some = slice(i, i + BATCH)
+        eps = quick((under(some) if under else sd).eps(list(texts[some]), w=w), device)
+        z = last(ddim(eps, sd.schedule, noise[some], sd.path(STEPS))).x
         parts.append(sd.decode(z).clamp(-1, 1))
     return torch.cat(parts)
 

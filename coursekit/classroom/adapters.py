@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from coursekit.classroom import metrics
 from coursekit.classroom.background import Background
 from coursekit.classroom.canvas import Sketch
 from coursekit.classroom.explorer import (
-    Explorer, check, check_finite, chooser, counted, listed, portrait, rmse, slider,
+    Explorer, check, check_finite, chooser, counted, inner, listed, portrait, rmse, slider,
 )
 from coursekit.classroom.frames import Frame, Picture, still
 from coursekit.classroom.injection import both
@@ -61,11 +62,9 @@ class SilhouetteEditor(Explorer):
         with counted(lambda x, _t: x, len(keys) * (len(path) - 1), "drawing") as tick:
             self._known = {key: self._run(first, key, lambda: tick(noise, 0)) for key in keys}
         self._first, self._last = first, self._known[keys[0]]
-        n = len(strengths)  # two steps upwards are left, where there are as many
-        begin = strengths[max(0, min(n // 2, n - 3))]
-        strength = slider("strength", strengths, begin)
+        strength = slider("strength", strengths, inner(strengths))
         window = slider("control acts in", list(self._windows), next(iter(self._windows)))
-        self._work = Background(self._compute, keys, lambda: (strength.value, window.value),
+        self._work = Background(self._run, keys, lambda: (strength.value, window.value),
                                 lambda _: self.update())
         self._work.start(first, self._known)
         start = chooser("start from", [*(f"silhouette {i + 1}" for i in range(len(silhouettes))),
@@ -94,8 +93,9 @@ class SilhouetteEditor(Explorer):
         z = last(ddim(eps, self._sd.schedule, self._noise, self._path)).x
         return self._sd.decode(z).clamp(-1, 1).cpu()
 
-    def _compute(self, mask: Tensor, key: tuple[float, str], check: Callable[[], None]) -> Tensor:
-        return self._run(mask, key, check)
+    def _seen(self, x: Tensor) -> Tensor:
+        """(1, n, n) bool: the outline of a portrait that was drawn."""
+        return self._outline(x.to(self._noise.device)).cpu()
 
     def _changed(self) -> None:
         self._work.start(self._mask())
@@ -107,14 +107,14 @@ class SilhouetteEditor(Explorer):
 
     @torch.no_grad()
     def draw(self, strength: float, window: str, start: int = 0) -> Frame:
-        mask, found = self._mask()[0].cpu(), self._work.results.get((strength, window))
+        mask, found = self._mask().cpu(), self._work.results.get((strength, window))
         self._last = self._last if found is None else found
-        seen = self._outline(self._last.to(self._noise.device))[0].cpu()
-        iou = _iou(seen, mask)
-        row = [Picture("silhouette", _drawable(mask[None])[0], "the silhouette on the canvas"),
+        seen = self._seen(self._last)
+        iou = metrics.iou(seen, mask).item()
+        row = [Picture("silhouette", _drawable(mask)[0], "the silhouette on the canvas"),
                Picture("computing .." if found is None else "portrait", self._last[0],
                        f"what '{self._prompt}' draws by it, strength {strength:g}, {window}"),
-               Picture("outlines", both(mask, seen),
+               Picture("outlines", both(mask[0], seen[0]),
                        "blue where portrait and silhouette agree, orange where one is alone")]
         text = f"Strength {strength:g}, control in {window}: IoU {iou:.3f} with the silhouette."
         if self._work.error is not None:
@@ -125,11 +125,10 @@ class SilhouetteEditor(Explorer):
 
     @torch.no_grad()
     def _static(self) -> Figure:
-        mask, name = self._first[0].cpu(), next(iter(self._windows))
+        mask, name = self._first.cpu(), next(iter(self._windows))
         some = {s: x for (s, window), x in self._known.items() if window == name}
-        ious = {s: _iou(self._outline(x.to(self._noise.device))[0].cpu(), mask)
-                for s, x in some.items()}
-        row = [Picture("silhouette", _drawable(mask[None])[0], "")]
+        ious = {s: metrics.iou(self._seen(x), mask).item() for s, x in some.items()}
+        row = [Picture("silhouette", _drawable(mask)[0], "")]
         row += [Picture(f"strength {s:g}\nIoU {ious[s]:.3f}", x[0], "") for s, x in some.items()]
         return still(f"'{self._prompt:.60}' by a silhouette", [row],
                      f"A silhouette, and portraits drawn by it with strength {listed(some)}: IoU "
@@ -191,10 +190,6 @@ class LoraMix(Explorer):
 def _drawable(masks: Tensor) -> Tensor:
     """Masks (b, n, n) as pictures (b, 3, n, n), white on black."""
     return (2 * masks.float() - 1)[:, None].repeat(1, 3, 1, 1)
-
-
-def _iou(a: Tensor, b: Tensor) -> float:
-    return float((a & b).sum() / (a | b).sum().clamp(min=1))
 
 
 def _check(silhouettes: Tensor, prompt: str, noise: Tensor, w: float, strengths: Sequence[float],

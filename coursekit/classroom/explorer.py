@@ -138,6 +138,12 @@ def rmse(a: Tensor, b: Tensor) -> list[float]:
     return (a - b).flatten(1).square().mean(1).sqrt().tolist()
 
 
+def inner(values: Sequence[float]) -> float:
+    """Where a slider begins: near the middle, with two steps upwards left where there are as many.
+    """
+    return values[max(0, min((len(values) - 1) // 2, len(values) - 3))]
+
+
 def spread(items: Sequence[int], n: int) -> list[int]:
     """n of the items, evenly, the first and the last among them; all where there are fewer."""
     n = min(n, len(items))

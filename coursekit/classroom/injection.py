@@ -16,6 +16,7 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
+from coursekit.classroom import metrics
 from coursekit.classroom.explorer import (
     Explorer,
     buttons,
@@ -80,7 +81,7 @@ class InjectionWindows(Explorer):
                 made = sd.decode(z).clamp(-1, 1)
                 there = outline(made).cpu()
                 self._pixels[key] = made.cpu(), there
-                self.overlap[key] = _overlap(there, self._outline)
+                self.overlap[key] = metrics.iou(there, self._outline).tolist()
                 self.hits[key] = success(made).tolist()
                 tick(z, 0)
         self._plots = [self._plot(i) for i in range(len(x))]
@@ -132,12 +133,6 @@ def both(a: Tensor, b: Tensor) -> Tensor:
     for where, colour in ((a & b, INSIDE), (a ^ b, ALONE)):
         out[:, where] = torch.tensor(colour)[:, None]
     return out
-
-
-def _overlap(a: Tensor, b: Tensor) -> list[float]:
-    """Intersection over union of masks (b, h, w), for each picture; two empty ones agree."""
-    joint, either = (m.flatten(1).sum(1) for m in (a & b, a | b))
-    return torch.where(either > 0, joint / either.clamp(min=1), 1.0).tolist()
 
 
 # ---- features -------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
     ntd       non-target drift: how far everything else moved, net of what reconstruction moves
     kept      share of the attributes that a reconstruction keeps
     locality  mean change inside and outside the true mask
+    iou       overlap of two masks
     id_w      likeness of the identity            lpips_w  perceptual distance
     fid_w     Frechet distance between two sets   psnr, ssim  pixel by pixel
 
@@ -72,6 +73,12 @@ def locality(source: Tensor, edited: Tensor, mask: Tensor) -> tuple[Tensor, Tens
     change = (edited - source).abs().mean(1)  # b h w
     inside, outside = ((change * m).sum((1, 2)) / m.sum((1, 2)) for m in (mask, ~mask))
     return inside, outside
+
+
+def iou(a: Tensor, b: Tensor) -> Tensor:
+    """(b,) intersection over union of masks (b, h, w) bool; two empty ones agree."""
+    joint, either = (m.flatten(1).sum(1) for m in (a & b, a | b))
+    return torch.where(either > 0, joint / either.clamp(min=1), 1.0)
 
 
 # ---- what the judge reads -------------------------------------------------------------------

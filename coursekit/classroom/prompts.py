@@ -29,6 +29,7 @@ from coursekit.classroom.explorer import (
     check,
     check_finite,
     counted,
+    inner,
     listed,
     portrait,
     rmse,
@@ -142,10 +143,9 @@ class PromptWindows(Explorer):
                 (c, s, g): source.drawn(Job(target, align, c, s, ((word, g),) if word else ()),
                                         tick) for c, s, g in grid}
         self._moved = {key: rmse(x, self._x) for key, x in self._found.items()}
-        b, n = len(self._x), len(self._cross)
-        self._plots = {(g, i): self._plot(g, i) for g in self._weights for i in range(b)}
-        begin = self._cross[max(0, min((n - 1) // 2, n - 3))]
-        controls = {"cross": slider("attention to words", self._cross, begin),
+        self._plots = {(g, i): self._plot(g, i) for g in self._weights
+                       for i in range(len(self._x))}
+        controls = {"cross": slider("attention to words", self._cross, inner(self._cross)),
                     "itself": buttons("self-attention", self._selves)}
         if len(self._weights) > 1:
             controls["weight"] = slider(f"weight of {word}", self._weights, self._first_weight)

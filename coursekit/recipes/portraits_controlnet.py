@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coursekit import images, portraits, pretrained
+from coursekit.classroom import metrics
 from coursekit.diffusion.predict import diffusers_time
 from coursekit.diffusion.sample import ddim, last
 from coursekit.diffusion.schedule import Schedule
@@ -321,17 +322,14 @@ class Studio:
 
 
 def agreement(seen: Tensor, wanted: Tensor) -> dict[str, float]:
-    """Means of `ious` and `outlines` over silhouettes (b, h, w) bool, in four digits."""
-    return {"iou": round(ious(seen, wanted).mean().item(), 4),
-            "outline": round(outlines(seen, wanted).mean().item(), 4)}
+    """Means over silhouettes (b, h, w) bool, in four digits; who sees none has followed none.
 
-
-def ious(seen: Tensor, wanted: Tensor) -> Tensor:
-    """(b,) intersection over union of silhouettes (b, h, w) bool: 1 at best.
-
-    Portraits fill much of a picture wherever they end: that of someone else has 0.8.
+    iou      intersection over union: someone else's portrait has 0.8, as all fill the middle
+    outline  of `outlines`, which asks where a portrait ends
     """
-    return (seen & wanted).sum((1, 2)) / (seen | wanted).sum((1, 2)).clamp(min=1)
+    iou = metrics.iou(seen, wanted) * seen.flatten(1).any(1)
+    return {"iou": round(iou.mean().item(), 4),
+            "outline": round(outlines(seen, wanted).mean().item(), 4)}
 
 
 def outlines(seen: Tensor, wanted: Tensor) -> Tensor:

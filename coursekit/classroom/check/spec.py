@@ -7,6 +7,7 @@ returns is computed by the side that judges, when it judges: nothing here holds 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -50,6 +51,11 @@ def uneven(g: np.random.Generator, n: int = 5, low: int = 20, high: int = 900) -
             return times
 
 
+def hops(share: float, S: int) -> int:
+    """How many of S hops a share is, cut off; 0.58 of 50 are 29."""
+    return math.floor(share * S + 1e-9)
+
+
 @dataclass(frozen=True)
 class Case:
     """Arguments for one call of the answer.
@@ -84,6 +90,16 @@ class Mistake:
     wrong: Callable[..., Any] | None = None
     when: Callable[[Any, Any, Mapping[str, Any]], bool] | None = None
     raised: str = ""
+
+
+def says(key: str, but: Any) -> Callable[[Any, Any, Mapping[str, Any]], bool]:
+    """Whether the check has seen something else than `but` under that name."""
+    return lambda got, wanted, args: isinstance(got, dict) and got.get(key, but) != but
+
+
+def no_dict(got: Any, wanted: Any, args: Mapping[str, Any]) -> bool:
+    """Whether something came that the check could not look into."""
+    return got is not None and not isinstance(got, dict)
 
 
 @dataclass(frozen=True)

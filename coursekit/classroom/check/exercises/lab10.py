@@ -23,7 +23,16 @@ from coursekit.classroom.check.calls.lab10 import (
     worded,
 )
 from coursekit.classroom.check.known import levels_of
-from coursekit.classroom.check.spec import Case, Exercise, Mistake, named, uneven
+from coursekit.classroom.check.spec import (
+    Case,
+    Exercise,
+    Mistake,
+    hops,
+    named,
+    no_dict,
+    says,
+    uneven,
+)
 from coursekit.diffusion.predict import guided
 from coursekit.diffusion.sample import ddim, invert
 from coursekit.diffusion.schedule import Schedule
@@ -41,15 +50,6 @@ COSINE, LINEAR = named("schedule", name="cosine"), named("schedule", name="linea
 LOOSE = {"float64": 1e-8, "float32": 5e-3}  # over a path
 SOURCE = "each picture takes from its own source"
 ALL_ROWS = "all rows come back, the sources' first"
-
-
-def says(key: str, but: str) -> Callable:
-    """Whether the check has seen something else than `but` under that name."""
-    return lambda got, wanted, args: isinstance(got, dict) and got.get(key, but) != but
-
-
-def no_dict(got: object, wanted: object, args: dict) -> bool:
-    return got is not None and not isinstance(got, dict)
 
 
 def own(rows: int, b: int) -> Tensor:
@@ -359,10 +359,6 @@ ATTEND = Exercise(
 
 
 # ---- 10-4 Plug-and-Play ------------------------------------------------------------------------
-
-
-def hops(share: float, S: int) -> int:
-    return math.floor(share * S + 1e-9)
 
 
 def plug_cases(g: np.random.Generator) -> Iterator[Case]:

@@ -21,7 +21,16 @@ from coursekit.classroom.check.calls.lab11 import (
     fitted,
     held,
 )
-from coursekit.classroom.check.spec import Case, Exercise, Mistake, named, uneven
+from coursekit.classroom.check.spec import (
+    Case,
+    Exercise,
+    Mistake,
+    hops,
+    named,
+    no_dict,
+    says,
+    uneven,
+)
 from coursekit.diffusion.schedule import Schedule
 
 NETS = "coursekit.nets"
@@ -40,15 +49,6 @@ def near(a: Any, b: Any) -> bool:
     """Whether two tensors are the same but for rounding."""
     return isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape and \
         torch.allclose(a.detach().double(), b.detach().double(), 1e-3, 1e-4)
-
-
-def says(key: str, but: Any) -> Callable:
-    """Whether the check has seen something else than `but` under that name."""
-    return lambda got, wanted, args: isinstance(got, dict) and got.get(key, but) != but
-
-
-def no_dict(got: object, wanted: object, args: dict) -> bool:
-    return got is not None and not isinstance(got, dict)
 
 
 def only(name: str, wrong: Callable) -> Callable:
@@ -318,10 +318,6 @@ HELD = Exercise(
 
 
 # ---- 11-3 guidance with a hint -----------------------------------------------------------------
-
-
-def hops(share: float, S: int) -> int:
-    return math.floor(share * S + 1e-9)
 
 
 def steer_cases(g: np.random.Generator) -> Iterator[Case]:
