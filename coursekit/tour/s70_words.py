@@ -29,7 +29,7 @@ WEIGHED = "a photo of a woman with long red hair"
 PROMPTS = {"cat on\na beach": "a photo of a cat on a beach",
            "woman, long\nred hair": WEIGHED,
            "bear in a\nparty hat": "a photo of a bear in a party hat",
-           "man with\na beard": "a portrait of a man with a full beard",
+           "man, short\nblack hair": "a photo of a man with short black hair with sunglasses",
            "fox in\nthe snow": "a photo of a fox in the snow",
            "dog with\nsunglasses": "a photo of a dog with sunglasses"}
 WEIGHTS = (1.0, 2.0, 4.0, 8.0)

@@ -19,23 +19,25 @@ from coursekit.edits.controlnet import Control, as_hint, under
 from coursekit.tour import Context
 
 STEPS, W, PEOPLE = 10, 3.0, 3
-PROMPT = "a photo of a woman on a beach"
 STRENGTHS = (0.0, 0.5, 1.0)
 
 
 def make(context: Context) -> Iterator[Figure]:
     sd = context.sd
     net = controlnet.load(pretrained.path("portraits-controlnet"), context.device)
-    hint = as_hint(portraits.silhouette(context.portraits(PEOPLE))).to(context.device)
+    people = context.portraits(PEOPLE)
+    names = [people.describe(i)["subject"] for i in range(PEOPLE)]
+    prompts = [f"a photo of a {name} on a beach" for name in names]
+    hint = as_hint(portraits.silhouette(people)).to(context.device)
     z, path = sd.noise(PEOPLE, context.generator()), sd.path(STEPS)
     rows = [2 * hint - 1]
     for strength in STRENGTHS:
-        eps = under(sd, Control(net, hint, strength=strength)).eps(PROMPT, w=W)
+        eps = under(sd, Control(net, hint, strength=strength)).eps(prompts, w=W)
         rows.append(sd.decode(last(ddim(eps, sd.schedule, z.to(hint), path)).x).clamp(-1, 1))
-    yield sheet(torch.cat(rows), [f"person {i + 1}" for i in range(PEOPLE)],
+    yield sheet(torch.cat(rows), names,
                 ["silhouette", *(f"strength {s:g}" for s in STRENGTHS)],
-                alt=f"Silhouettes of {PEOPLE} people; below them what '{PROMPT}' draws from the "
-                    "same noise with strengths "
-                    f"{', '.join(f'{s:g}' for s in STRENGTHS)}: the more, the closer "
-                    "to the silhouette.",
+                alt=f"Silhouettes of {PEOPLE} portraits; below them what '{'; '.join(prompts)}' "
+                    "draw from the same noise with strengths "
+                    f"{', '.join(f'{s:g}' for s in STRENGTHS)}: the more, the closer to the "
+                    "silhouette.",
                 caption="Compare each outline with the silhouette above it.")
