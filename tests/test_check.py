@@ -28,6 +28,7 @@ import torch
 
 from coursekit.classroom import check
 from coursekit.classroom.check import board, calls
+from coursekit.classroom.check.compare import alike
 from coursekit.classroom.check.exercises import exercise, exercises, labs
 from coursekit.classroom.check.known import build
 from coursekit.classroom.check.run import refusing
@@ -382,6 +383,17 @@ def test_ex_says_a_line_a_case_and_returns_whole_points(capsys):
     assert "05-2  left " in said and "05-3  untried " in said
     assert not re.search(r"\d\.\d", said)
     board.clear()
+
+
+@pytest.mark.parametrize("a, b, same", [
+    (torch.tensor([1 + 1e-6], dtype=torch.float64), torch.ones(1, dtype=torch.float64), True),
+    (torch.tensor([1 + 1e-4], dtype=torch.float64), torch.ones(1, dtype=torch.float64), False),
+    (torch.tensor([1 + 1e-4]), torch.ones(1, dtype=torch.float64), True),
+    (torch.ones(1), torch.ones(2), False), (torch.ones(1, requires_grad=True), torch.ones(1), True),
+    ([torch.ones(1), 2.0], (torch.ones(1), 2.0), True), ([2.0], [2.0, 2.0], False),
+    (2.0, 2, False), (None, torch.ones(1), False), (float("nan"), 2.0, False)])
+def test_two_values_are_alike_but_for_rounding(a, b, same):
+    assert alike(a, b, double=1e-5, single=1e-3) is same
 
 
 @pytest.mark.parametrize("id", ["05-9", "77-1", "", None, 5])

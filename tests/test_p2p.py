@@ -162,7 +162,7 @@ def test_mixing_is_the_edit_token_by_token():
 
 def test_the_network_sees_the_maps_that_the_paper_says(sd, topology, monkeypatch):
     """By diffusers' rule of attention, recomputed: what enters each layer's product with V."""
-    seen, path, z = [], sd.path(2), start(sd)
+    seen, z = [], start(sd)
     make = p2p._probs
 
     def spying(b, mix, keep):

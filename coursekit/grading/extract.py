@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from coursekit.classroom.check.exercises import exercises
 from coursekit.labs.merge import Place, answer, code
-from coursekit.labs.notebook import PART, grade_id, loads
+from coursekit.labs.notebook import grade_id, loads
 from coursekit.labs.odd import oddities
 from coursekit.labs.pristine import known, lab as pristine
 

@@ -9,7 +9,6 @@ apart: who lost all of it and nothing else would reach 31.6 dB.
 """
 
 import json
-import math
 import time
 from collections.abc import Iterator
 from copy import deepcopy
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coursekit import images, manifest, pretrained
+from coursekit import manifest, pretrained
 from coursekit.nets.parts import quiet
 from coursekit.recipes import (
     Pictures, cache_folder, fresh, judge, portraits_ddpm, preparing, whole_folder, write_pictures,

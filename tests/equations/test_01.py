@@ -15,7 +15,7 @@ from coursekit.diffusion import elbo
 from coursekit.diffusion.mhvae import Chain
 
 from . import exact, mutated, sampled
-from .gaussian import GRID, Law, dense_bound, doubles, falling, integral, normal, rising
+from .gaussian import GRID, dense_bound, doubles, falling, integral, normal, rising
 
 equation = pytest.mark.equation
 

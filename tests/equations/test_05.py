@@ -115,7 +115,7 @@ def test_the_product_is_the_joint_density(first=2, sign=1):
 def test_one_step_of_the_induction(fresh=1, kept=1):
     n, x0, off = 200_000, 0.7, []
     for t, s in ((500, 480), (120, 20)):
-        now, then = LINEAR.level(t), LINEAR.level(s)
+        then = LINEAR.level(s)
         sd = math.sqrt(0.5 * (1 - then))
         truth = torch.full((n, 1), x0, dtype=torch.float64)
         x = LINEAR.noise(truth, normal(n, 1, seed=t), t)

@@ -17,7 +17,6 @@ import pytest
 
 import fakes
 from coursekit.grading import crew
-from coursekit.grading.crew import Ground
 from coursekit.grading.hands import Cluster, Local, Process
 from coursekit.grading.record import Submission
 from coursekit.grading.store import Store

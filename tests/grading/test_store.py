@@ -14,7 +14,7 @@ import pytest
 
 from coursekit.grading.record import Override, Submission
 from coursekit.grading.store import Store
-from fakes import GROUND, exercise, record
+from fakes import exercise, record
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
 

@@ -34,6 +34,20 @@ def kind(value: Any) -> str:
     return "None" if value is None else type(value).__name__
 
 
+def alike(a: Any, b: Any, *, double: float, single: float) -> bool:
+    """Whether two values are the same but for rounding, `double` of 1 + |b| for tensors of one
+    dtype and `single` else; lists and tuples are compared part by part. Anything may come in."""
+    if isinstance(a, (list, tuple)):
+        return isinstance(b, (list, tuple)) and len(a) == len(b) and all(
+            alike(*pair, double=double, single=single) for pair in zip(a, b, strict=True))
+    if isinstance(a, float):
+        return isinstance(b, float) and abs(a - b) <= single * (1 + abs(b))
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape):
+        return False
+    allowed = double if a.dtype == b.dtype else single
+    return torch.allclose(a.detach().double(), b.detach().double(), allowed, allowed)
+
+
 def differ(got: Any, wanted: Any, tolerance: float, dtype: str, *, nan: bool = False,
            place: str = "") -> Difference | None:
     """The first difference, or None.

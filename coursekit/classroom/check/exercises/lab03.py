@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from coursekit.classroom.check.calls.lab03 import inputs, seeded
+from coursekit.classroom.check.compare import alike
 from coursekit.classroom.check.spec import Case, Exercise, Mistake, named
 from coursekit.diffusion.predict import Eps
 from coursekit.diffusion.schedule import Schedule
@@ -218,8 +220,7 @@ def as_filled(wrong: Callable) -> Callable:
     return when
 
 
-def near(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.allclose(a, b, 1e-6, 1e-6)
+near = partial(alike, double=1e-6, single=1e-6)
 
 
 def never_still(got: dict, wanted: dict, args: Mapping[str, Any]) -> bool:

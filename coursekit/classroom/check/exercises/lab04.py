@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import combinations, pairwise, product
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from coursekit.classroom.check.compare import alike
 from coursekit.classroom.check.spec import Case, Exercise, Mistake, named
 from coursekit.diffusion.predict import Eps
 from coursekit.diffusion.schedule import Schedule
@@ -245,15 +246,7 @@ def edit_cases(g: np.random.Generator) -> Iterator[Case]:
                lambda path: between(path, 2, g), "float32")
 
 
-def close(a: Any, b: Any) -> bool:
-    if isinstance(a, (list, tuple)):
-        return isinstance(b, (list, tuple)) and len(a) == len(b) and all(map(close, a, b))
-    if isinstance(a, float):
-        return isinstance(b, float) and math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-4)
-    if not (isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape):
-        return False
-    allowed = 1e-6 if a.dtype == torch.float64 else 2e-3  # b is in float64
-    return torch.allclose(a.double(), b, allowed, allowed)
+close = partial(alike, double=1e-6, single=2e-3)
 
 
 def gives(wrong: Callable) -> Callable:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from coursekit.classroom.check.compare import alike
 from coursekit.classroom.check.spec import Case, Exercise, Mistake, named
 from coursekit.diffusion.inversion import edict_invert
 from coursekit.diffusion.predict import Eps
@@ -51,13 +52,7 @@ def uneven(g: np.random.Generator, n: int = 5) -> list[int]:
 # ---- answers by their value --------------------------------------------------------------------
 
 
-def close(a: Any, b: Any) -> bool:
-    if isinstance(a, (tuple, list)):
-        return isinstance(b, (tuple, list)) and len(a) == len(b) and all(map(close, a, b))
-    if not (isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape):
-        return False
-    tolerance = 1e-7 if a.dtype == b.dtype else 3e-4  # b is in float64
-    return torch.allclose(a.double(), b, tolerance, tolerance)
+close = partial(alike, double=1e-7, single=3e-4)
 
 
 def gives(wrong: Callable, key: str = "x") -> Callable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from coursekit.classroom.check.calls.lab07 import (
     others,
     starts,
 )
+from coursekit.classroom.check.compare import alike
 from coursekit.classroom.check.spec import Case, Exercise, Mistake, named
 
 CLIP, LATENT, MAPS = (f"coursekit.nets.{part}" for part in ("clip", "latent", "wordmaps"))
@@ -31,13 +33,7 @@ def raw(x: Tensor) -> Tensor:
     return x
 
 
-def close(a: Any, b: Any) -> bool:
-    if isinstance(a, float) and isinstance(b, float):
-        return abs(a - b) < 1e-4 * (1 + abs(b))
-    if not (isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape):
-        return False
-    tolerance = 1e-7 if a.dtype == b.dtype else 3e-4  # b is in float64
-    return torch.allclose(a.double(), b.double(), tolerance, tolerance)
+close = partial(alike, double=1e-7, single=3e-4)
 
 
 def only(key: str, wrong: Callable) -> Callable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from coursekit.classroom.check.calls.lab08 import SideBySide, Worded
+from coursekit.classroom.check.compare import alike
 from coursekit.classroom.check.known import levels_of
 from coursekit.classroom.check.spec import Case, Exercise, Mistake, named, uneven
 from coursekit.diffusion import guided as ways
@@ -42,13 +44,7 @@ def step(schedule: Schedule, x: Tensor, e: Tensor, t: int, s: int) -> Tensor:
     return schedule.noise(schedule.denoise(x, e, t), e, s)
 
 
-def close(a: Any, b: Any) -> bool:
-    if isinstance(a, (tuple, list)):
-        return isinstance(b, (tuple, list)) and len(a) == len(b) and all(map(close, a, b))
-    if not (isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape):
-        return False
-    tolerance = 1e-6 if a.dtype == b.dtype else 2e-3  # b is in float64
-    return torch.allclose(a.detach().double(), b.double(), tolerance, tolerance)
+close = partial(alike, double=1e-6, single=2e-3)
 
 
 def gives(wrong: Callable, key: str) -> Callable:

@@ -18,7 +18,6 @@ from coursekit.classroom.check.calls.lab10 import (
     Net,
     edited,
     entered,
-    looking,
     steered,
     worded,
 )

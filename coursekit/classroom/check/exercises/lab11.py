@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from coursekit.classroom.check.calls.lab11 import (
     fitted,
     held,
 )
+from coursekit.classroom.check.compare import alike
 from coursekit.classroom.check.spec import (
     Case,
     Exercise,
@@ -45,10 +47,7 @@ def seed(g: np.random.Generator) -> int:
     return int(g.integers(2**31))
 
 
-def near(a: Any, b: Any) -> bool:
-    """Whether two tensors are the same but for rounding."""
-    return isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape and \
-        torch.allclose(a.detach().double(), b.detach().double(), 1e-3, 1e-4)
+near = partial(alike, double=1e-4, single=1e-4)
 
 
 def only(name: str, wrong: Callable) -> Callable:
