@@ -283,6 +283,15 @@ def test_bench_prints_a_table_or_json(capsys, table):
     assert rows[1]["ratio"] is None and code == 0
 
 
+def test_a_bench_that_breaks_off_shows_what_it_has_measured(capsys, table, monkeypatch):
+    def rows(*, seed, device):
+        yield ROWS[0]
+        raise KeyboardInterrupt
+    monkeypatch.setattr(sys.modules["coursekit.bench.fake"], "rows", rows)
+    code, out, err = call(capsys, "bench", "fake")
+    assert code == 130 and "fast" in out and "alone" not in out and "not complete" in err
+
+
 def test_rows_refuse_what_json_cannot_say():
     with pytest.raises(ValueError, match="better='faster'"):
         bench.Row("x", 1.0, 1.0, "s", "faster", 1)

@@ -75,15 +75,21 @@ def medians(*functions: Callable[[], object], n: int, warmup: int = 1) -> list[f
 
 
 def print_table(name: str, rows: Iterable[Row]) -> None:
-    """Draws the table when all rows are known; says on stderr how far it is."""
+    """Draws the table when all rows are known; says on stderr how far it is.
+
+    What was measured before an error or Ctrl-C is drawn as well: a row may have taken an hour.
+    """
     from rich.console import Console
     from rich.table import Table
 
     table = Table("", "ours", "peer", "unit", "ours/peer", "better", "n", title=f"bench {name}")
-    with Console(stderr=True).status("measuring") as status:
-        for row in rows:
-            ours, peer, ratio = ("-" if x is None else f"{x:.4g}"
-                                 for x in (row.ours, row.peer, row.ratio))
-            table.add_row(row.name, ours, peer, row.unit, ratio, row.better, str(row.n))
-            status.update(f"measured {row.name}")
-    Console().print(table)
+    try:
+        with Console(stderr=True).status("measuring") as status:
+            for row in rows:
+                ours, peer, ratio = ("-" if x is None else f"{x:.4g}"
+                                     for x in (row.ours, row.peer, row.ratio))
+                table.add_row(row.name, ours, peer, row.unit, ratio, row.better, str(row.n))
+                status.update(f"measured {row.name}")
+    finally:
+        if table.rows:
+            Console().print(table)
