@@ -176,7 +176,7 @@ def test_the_table_of_a_perfect_editor_beside_idle_ones(judge, given):
     assert f"plain DDIM, w {prompt_editing.W:g} (" in gone[1].name  # at matched success, then at w
     row = next(row for name, row in found.items() if "peer: SDEdit, t0 / T 0.5" in name)
     assert row.ours == row.peer == 0  # of the sweep, the strength at which it is perfect, too
-    row = next(row for name, row in found.items() if "LPIPS_w" in name and "plain DDIM, w" in name)
+    row = next(row for name, row in found.items() if "LPIPS_w" in name and "peer: plain" in name)
     assert row.ours == 0 < row.peer
     copied = found["copy the source: change outside the mask"]
     assert copied.ours == 0 and found["copy the source: target success"].ours == 0
