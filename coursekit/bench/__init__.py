@@ -75,10 +75,8 @@ def medians(*functions: Callable[[], object], n: int, warmup: int = 1) -> list[f
 
 
 def print_table(name: str, rows: Iterable[Row]) -> None:
-    """Draws the table when all rows are known; says on stderr how far it is.
-
-    What was measured before an error or Ctrl-C is drawn as well: a row may have taken an hour.
-    """
+    """Draws the table at the end, also of rows that an error or Ctrl-C cuts short: one may have
+    taken an hour. Says on stderr how far it is."""
     from rich.console import Console
     from rich.table import Table
 

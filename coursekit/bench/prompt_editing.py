@@ -53,7 +53,12 @@ SWEEPS = {  # method -> what its strength is called, and the strengths
     "plain DDIM away from the old caption": ("w", (2.0, W)),
     "SDEdit": ("t0 / T", (0.3, 0.5, 0.7, 0.9)),
 }
-BARS = {"all": 0.85, "each": 0.7, "outside": 0.5, "iou": 0.85}
+BARS = {"all": 0.85, "each": 0.7, "iou": 0.85}
+RATIOS = {  # column -> what a row calls it, and the most that it may be of another method's
+    "moved": ("change outside the mask since the reconstruction", 0.5),
+    "outside": ("change outside the mask since the render", 0.5),
+    "lpips_w_cf": ("LPIPS_w to the counterfactual", 1.0),
+}
 COMPARED = ("tas", "lpips_w_cf", "psnr_cf")
 Editor = Callable[["Given", float], Tensor]
 
@@ -174,9 +179,13 @@ def table(judge: nn.Module, given: Sequence[Given], editors: dict[str, Editor],
             yield from some.rows(f"{name}, {says} {strength:g}", only)
     ours = found[first][TAU]
     yield from successes(first, ours, seeds)
-    yield from kept(first, ours, found["plain DDIM"])
-    for name in others:
-        yield nearer(first, ours, name, found[name])
+    like = {name: matched(ours.mean("tas"), found[name]) for name in others}
+    again = found["plain DDIM"]
+    for w in dict.fromkeys((like["plain DDIM"], W)):  # once where they are the same
+        for column in ("moved", "outside"):
+            yield beside(first, ours, "plain DDIM", w, again[w], column)
+    for name, strength in like.items():
+        yield beside(first, ours, name, strength, found[name][strength], "lpips_w_cf")
 
 
 def successes(name: str, ours: Scored, seeds: int) -> Iterator[Row]:
@@ -196,27 +205,15 @@ def _success(name: str, hits: Tensor, bar: float, more: str = "") -> Row:
                hits.mean().item(), bar, "", "higher", len(hits))
 
 
-def kept(name: str, ours: Scored, again: dict[float, Scored]) -> Iterator[Row]:
-    """Change outside the mask, re-generation beside it: ours/peer has the bar."""
-    for w in dict.fromkeys((matched(ours.mean("tas"), again), W)):
-        theirs = again[w]
-        for column, since in (("moved", "the reconstruction"), ("outside", "the render")):
-            low, high = ratio(ours.columns[column], theirs.columns[column])
-            yield Row(f"{name} (success {ours.mean('tas'):.2f}): change outside the mask since "
-                      f"{since}; peer: plain DDIM, w {w:g} ({theirs.mean('tas'):.2f}); ratio "
-                      f"{low:.2f} to {high:.2f}, bar {BARS['outside']:g}", ours.mean(column),
-                      theirs.mean(column), "", "lower", len(ours.kinds))
-
-
-def nearer(name: str, ours: Scored, other: str, sweep: dict[float, Scored]) -> Row:
-    """The distance to the counterfactual, beside that of another method at matched success."""
-    strength = matched(ours.mean("tas"), sweep)
-    theirs = sweep[strength]
-    low, high = ratio(ours.columns["lpips_w_cf"], theirs.columns["lpips_w_cf"])
-    return Row(f"{name} (success {ours.mean('tas'):.2f}): LPIPS_w to the counterfactual; peer: "
-               f"{other}, {SWEEPS[other][0]} {strength:g} ({theirs.mean('tas'):.2f}); ratio "
-               f"{low:.2f} to {high:.2f}, bar 1", ours.mean("lpips_w_cf"),
-               theirs.mean("lpips_w_cf"), "", "lower", len(ours.kinds))
+def beside(name: str, ours: Scored, other: str, strength: float, theirs: Scored,
+           column: str) -> Row:
+    """A column of RATIOS, another method's at some strength beside it."""
+    says, bar = RATIOS[column]
+    low, high = ratio(ours.columns[column], theirs.columns[column])
+    return Row(f"{name} (success {ours.mean('tas'):.2f}): {says}; peer: {other}, "
+               f"{SWEEPS[other][0]} {strength:g} ({theirs.mean('tas'):.2f}); ratio {low:.2f} to "
+               f"{high:.2f}, bar {bar:g}", ours.mean(column), theirs.mean(column), "", "lower",
+               len(ours.kinds))
 
 
 # ---- Plug-and-Play --------------------------------------------------------------------------

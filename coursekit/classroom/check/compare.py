@@ -35,8 +35,11 @@ def kind(value: Any) -> str:
 
 
 def alike(a: Any, b: Any, *, double: float, single: float) -> bool:
-    """Whether two values are the same but for rounding, `double` of 1 + |b| for tensors of one
-    dtype and `single` else; lists and tuples are compared part by part. Anything may come in."""
+    """Whether an answer a, which may be anything, is b but for rounding.
+
+    Tensors may be off by `double` of 1 + |b| where they have b's dtype, by `single` where a is the
+    float32 of a b in float64; floats by `single`. Lists and tuples are compared part by part.
+    """
     if isinstance(a, (list, tuple)):
         return isinstance(b, (list, tuple)) and len(a) == len(b) and all(
             alike(*pair, double=double, single=single) for pair in zip(a, b, strict=True))
