@@ -6,8 +6,8 @@ hardly heard without it, and under it the way down no longer leads home: already
 gives another picture. Direct inversion puts the source back on its own way at every step.
 
 Then the new picture is drawn beside the source, and looks where the source looks: it takes over the
-attention that pixels pay to the words in common. Of this world the perfect edit is known; it stands
-in the last row.
+attention that pixels pay to the words in common. Guidance leads away from the old sentence, so that
+it raises what is new alone. Of this world the perfect edit is known; it stands in the last row.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from coursekit.tour import Context
 STEPS, W = 15, 5.0
 NEW = {"hat": ("party", "beanie"), "background": ("beach", "snow"),
        "glasses": ("sunglasses", "round"), "clothes": ("yellow", "purple")}
-CONTROL = p2p.Control(cross_attention=0.3, self_attention=0.2)
+CONTROL = p2p.Control(cross_attention=0.1, self_attention=0.4)
 
 
 def make(context: Context) -> Iterator[Figure]:
@@ -71,7 +71,8 @@ def edits(context: Context, sd: Latent, p: Portraits, caption: Caption,
     noise = pivot[-1].x.expand(n, -1, -1, -1)
     anew = last(ddim(sd.eps(targets, w=W), sd.schedule, noise, path)).x
     states = [State(s.t, s.x.expand(n, -1, -1, -1)) for s in pivot]
-    edited = p2p.edit(sd, states, source.text, targets, path, w=W, control=CONTROL)
+    edited = p2p.edit(sd, states, source.text, targets, path, negative=source.text, w=W,
+                      control=CONTROL)
     perfect = torch.cat([portraits.render(q) for q in changed]).to(context.device)
     return sheet(
         torch.cat([sd.decode(anew), sd.decode(edited), perfect]),
