@@ -15,6 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 from PIL import Image, ImageOps
 
 if TYPE_CHECKING:
@@ -216,6 +217,14 @@ def whole(path: str | Path):
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def sweep(folder: str | Path) -> None:
+    """Deletes what killed processes left of `whole` in a folder; a live one's is let be."""
+    for part in Path(folder).rglob(".*.part"):
+        number = part.name.split(".")[-2]
+        if number.isdecimal() and not psutil.pid_exists(int(number)):
+            part.unlink(missing_ok=True)
 
 
 def _check_int(name: str, value: int, low: int, high: int) -> None:

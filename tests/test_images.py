@@ -1,8 +1,11 @@
 """Pictures in and out: every kind of file, every refusal, and nothing half-written."""
 
 import io
+import os
 import resource
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy
@@ -262,6 +265,17 @@ def test_whole_keeps_the_old_file_and_leaves_no_part(tmp_path):
         part.write_text("seco")
         raise KeyboardInterrupt
     assert path.read_text() == "first" and [p.name for p in tmp_path.iterdir()] == ["note.txt"]
+
+
+def test_sweep_deletes_what_a_killed_process_left_and_nothing_else(tmp_path):
+    (tmp_path / "pages").mkdir()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    kept = [f".a.html.{os.getpid()}.part", "a.html", f"a.{ended.pid}.part", ".a.part"]
+    for name in (*kept, f".a.html.{ended.pid}.part", f"pages/.b.c.html.{ended.pid}.part"):
+        (tmp_path / name).write_text("")
+    images.sweep(tmp_path)
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == sorted(kept)
 
 
 def test_a_full_disk_leaves_the_old_file_and_no_part(tmp_path, generator):

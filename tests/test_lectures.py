@@ -30,6 +30,7 @@ MINUTES, CELL_SECONDS, GIGABYTES = 3, 90, 4  # 90 s is lecture 03's live trainin
 REPEATS = int(os.environ.get("COURSEKIT_REPEATS", "0"))
 RUNS = [(k, threads) for k in range(REPEATS) for threads in (1, 2)]
 PATIENCE = 4  # times the limits of time, where repeats share a machine
+BESIDE = 1.5 if "PYTEST_XDIST_WORKER" in os.environ else 1  # a neighbour takes one of two cores
 CHECKED = "# NBVAL_CHECK_OUTPUT"
 DATA_URL = re.compile(r"data:[\w/+.-]+;base64,[\w+/=]*")
 BAR = re.compile(r"\d+%\||it/s\]|s/it\]|[━█]{3}|IntProgress\(|FloatProgress\(")
@@ -332,7 +333,7 @@ def run(path: Path, cell_seconds: int = CELL_SECONDS, threads: int | None = None
                          ids=[f"{k + 1}-threads-{threads}" for k, threads in RUNS] or ["once"])
 def test_lecture_runs(path, again, record_property):
     cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
-    patience = PATIENCE if again else 1
+    patience = PATIENCE if again else BESIDE
     result, log = run(path, patience * CELL_SECONDS, again and again[1])
     record_property("executed", result["passed"])
     record_property("compared", result["compared"])

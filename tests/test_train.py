@@ -233,27 +233,76 @@ def test_min_snr_weighs_errors_in_x0_alike(prediction):
 
 @pytest.mark.parametrize("prediction", ["v", "eps", "x0"])
 @pytest.mark.parametrize("min_snr", [None, 5.0])
-def test_contrast_weighs_the_difference_of_two_errors_beside_their_sum(prediction, min_snr):
-    t = torch.randint(1, 51, (3,)).repeat_interleave(2)
-    x0, eps, out = (torch.randn(6, 4, 2, 2, dtype=torch.float64) for _ in range(3))
+def test_contrast_weighs_the_difference_of_two_errors_beside_their_mean(prediction, min_snr):
+    t = torch.randint(1, 51, (4,)).repeat_interleave(2)
+    x0, eps, out = (torch.randn(8, 4, 2, 2, dtype=torch.float64) for _ in range(3))
+    odds = torch.tensor([[0.3, 0.7], [1.0, 0.0], [0.5, 0.5], [math.nan] * 2], dtype=torch.float64)
 
-    def loss(out, contrast):
-        return module._loss(out, x0, eps, t, COSINE, prediction, min_snr, 0.0, contrast)
+    def loss(out, contrast=1.0, odds=odds):
+        return module._loss(out, x0, eps, t, COSINE, prediction, min_snr, 0.0, odds, contrast)
 
-    torch.testing.assert_close(loss(out, 1.0), loss(out, 1 + 1e-12))
+    each = torch.stack([module._loss(*(v[i:i + 1] for v in (out, x0, eps, t)), COSINE, prediction,
+                                     min_snr) for i in range(8)]).view(4, 2)
+    torch.testing.assert_close(loss(out), (odds.nan_to_num(0.5) * each).sum(1).mean())
     a, b = COSINE.scales(t, x0)
     exact = {"x0": x0, "eps": eps, "v": a * eps - b * x0}[prediction]
-    wrong = out - exact
-    both = torch.stack([wrong[::2] + wrong[1::2], wrong[::2] - wrong[1::2]], 1).flatten(0, 1)
-    alike, apart = (exact + (both * keep).repeat_interleave(2, 0)[::2] / 2**0.5
-                    for keep in (torch.tensor([1.0, 0] * 3)[:, None, None, None],
-                                 torch.tensor([0, 1.0] * 3)[:, None, None, None]))
-    for contrast in (0.5, 1.0, 10.0):
-        wanted = loss(alike, 1.0) + contrast * loss(apart, 1.0)
+    p = odds.nan_to_num(0.5).flatten()[:, None, None, None]
+    wrong = (out - exact).unflatten(0, (-1, 2))
+    middle = (p.unflatten(0, (-1, 2)) * wrong).sum(1).repeat_interleave(2, 0)
+    counts = torch.tensor([1, 1, 1, 0.0]).repeat_interleave(2)[:, None, None, None]
+    for contrast in (0.5, 1.0, 10.0):  # a pair with noisy pictures of their own is not contrasted
+        scale = contrast**0.5 * counts + (1 - counts)
+        wanted = loss(exact + middle + scale * (out - exact - middle))
         torch.testing.assert_close(loss(out, contrast), wanted)
 
 
-def test_pairs_share_time_and_noise_and_contrast_falls_with_lr(monkeypatch):
+def drawn(x0, seed=0, times=None):
+    return module._draw(x0, True, COSINE, times, torch.Generator().manual_seed(seed))
+
+
+def test_a_pair_shares_its_noisy_picture_and_the_odds_are_those_of_bayes():
+    x0 = torch.randn(40, 1, 2, 2, dtype=torch.float64)
+    x0[1::2] = x0[::2] + 0.5 * torch.randn(20, 1, 2, 2, dtype=torch.float64)
+    t, eps, odds = drawn(x0, times=lambda n, draws: torch.full((n,), 30))
+    a, s = COSINE.scales(30, x0)
+    x_t = COSINE.noise(x0, eps, t)
+    torch.testing.assert_close(x_t[::2], x_t[1::2])
+    likely = torch.distributions.Normal(a * x0, s).log_prob(x_t).flatten(1).sum(1)
+    torch.testing.assert_close(odds, likely.view(20, 2).softmax(1))
+    assert 0 < odds.min() and not torch.equal(eps[::2], eps[1::2])
+
+
+def test_where_a_noisy_picture_would_tell_the_two_of_a_pair_have_their_own():
+    x0 = torch.zeros(4, 1, 2, 2)
+    x0[1], x0[3] = 0.01, 3.0
+    t, eps, odds = drawn(x0, times=lambda n, draws: torch.full((n,), 25))
+    a, s = COSINE.scales(25, x0)
+    assert 4 * (a / s * 0.01)**2 / 2 < module.TOLD < 4 * (a / s * 3.0)**2 / 2
+    assert odds.isnan().tolist() == [[False, False], [True, True]]
+    assert torch.equal(eps[2], eps[3]) and not torch.equal(eps[0], eps[1])
+    assert module._draw(x0, False, COSINE, None, torch.Generator())[2] is None
+
+
+@pytest.mark.parametrize("t", [15, 25, 40])
+def test_the_expected_loss_of_shared_noisy_pictures_is_the_usual_one(t):
+    """Of any network: here one that is wrong by something that depends on picture and word."""
+    n = 400_000
+    x0 = torch.tensor([-0.6, 0.5], dtype=torch.float64).repeat(n)[:, None, None, None]
+    word = torch.tensor([0.3, -0.8], dtype=torch.float64).repeat(n)[:, None, None, None]
+
+    def net(x_t):
+        return torch.sin(2 * x_t + word) + word
+
+    at, eps, odds = drawn(x0, times=lambda n, draws: torch.full((n,), t))
+    assert not odds.isnan().any()
+    found = module._loss(net(COSINE.noise(x0, eps, at)), x0, eps, at, COSINE, "eps", None, 0.0,
+                         odds)
+    eps = torch.randn(2 * n, 1, 1, 1, dtype=torch.float64)
+    usual = module._loss(net(COSINE.noise(x0, eps, at)), x0, eps, at, COSINE, "eps", None)
+    torch.testing.assert_close(found, usual, rtol=0.01, atol=0)
+
+
+def test_contrast_falls_with_lr(monkeypatch):
     net, seen, weights = Oracle("v"), [], []
 
     def loss(out, x0, eps, t, *rest):
@@ -267,8 +316,8 @@ def test_pairs_share_time_and_noise_and_contrast_falls_with_lr(monkeypatch):
     torch.testing.assert_close(torch.tensor(weights), 1 + 8 * torch.tensor(found))
     assert max(weights) == 9 and weights[-1] < 1.1
     for t, eps in seen:
-        assert torch.equal(t[::2], t[1::2]) and torch.equal(eps[::2], eps[1::2])
-        assert len(set(t.tolist())) > 1 and not torch.equal(eps[0], eps[2])
+        assert torch.equal(t[::2], t[1::2]) and not torch.equal(eps[0], eps[2])
+        assert len(set(t.tolist())) > 1
     with pytest.raises(ValueError, match="batches give 3 pictures: under contrast accepted is an"):
         next(train(net, lambda k: torch.zeros(3, 3, 4, 4), COSINE, steps=1, contrast=2.0))
 

@@ -7,6 +7,12 @@
         loss         =  w_t || net(x_t, t) - target ||^2       DDPM (Ho 2020), eq. 14
         net          <- Adam;  ema <- d ema + (1 - d) net
 
+A pair of pictures that are alike but for a word may share x_t. It was made of one of them; had it
+been made of the other, eps' = (x_t - sqrt(abar_t) x0') / sqrt(1 - abar_t) would have been its
+noise. Both conditions are asked about it, and an answer counts by the odds p ~ exp(-||eps||^2 / 2)
+that it was made of that picture: the expected loss is the usual one (Rao and Blackwell), but no
+noise hides how far the word should move the answer.
+
 The target is eps, x0 or v = sqrt(abar_t) eps - sqrt(1 - abar_t) x0 (Salimans & Ho 2022, eq. 15);
 w_t is 1 or the min-SNR weight (Hang et al. 2023), with a floor where the condition decides. What
 step k draws depends on the seed and k alone, so a run that was interrupted and resumed is the run
@@ -30,6 +36,7 @@ from coursekit.diffusion.schedule import Schedule
 
 Batch = Tensor | tuple[Tensor, Mapping[str, Any]]
 Times = Callable[[int, torch.Generator], Tensor]
+TOLD = 8.0  # log odds: so many, and a noisy picture tells of which of two pictures it was made
 
 
 @dataclass(frozen=True)
@@ -79,9 +86,10 @@ def train(
     floor        least weight of an error in x0 under min_snr: 1 is the truncated SNR of Salimans &
                  Ho 2022; with 0 the noisiest times, where only a caption can tell, hardly count
     contrast     how much the difference of the errors of pictures 2i and 2i + 1 counts beside their
-                 sum, at the full lr; it falls to 1 with it, which is the usual loss. The two share
-                 their time and noise, so that the difference shows what sets them apart: a batch
-                 holds pairs that are alike but for one word of the condition. None: no pairs
+                 mean, at the full lr; it falls to 1 with it, which is the usual loss. A batch then
+                 holds pairs that are alike but for one word of the condition, and both conditions
+                 are asked about one noisy picture, made of either: what the word alone should
+                 change is then known without noise. None: no pairs
     times        times(n, generator) -> (n,) in 1..T for n pictures, or n pairs under contrast, in
                  the order of the batch. None: one from each of n equal slices of 1..T
     autocast     torch.bfloat16 or None for float32; `fast_dtype` decides
@@ -134,12 +142,12 @@ def train(
             x0, conditions = _unpack(batches(k * ranks + rank), device, channels_last)
             draws.manual_seed(_mix(seed, k * ranks + rank))
             b = len(x0)
-            t, eps = _draw(x0, 1 if contrast is None else 2, schedule.T, times, draws)
+            t, eps, odds = _draw(x0, contrast is not None, schedule, times, draws)
             x_t = schedule.noise(x0, eps, t)
             with torch.autocast(device.type, autocast, enabled=autocast is not None):
                 out = net_(x_t, t.to(device), **conditions)
             parted = 1.0 if contrast is None else 1 + (contrast - 1) * share
-            loss = _loss(out.float(), x0, eps, t, schedule, prediction, min_snr, floor, parted)
+            loss = _loss(out.float(), x0, eps, t, schedule, prediction, min_snr, floor, odds, parted)
 
             optimiser_.zero_grad(set_to_none=True)
             if accelerator is None:
@@ -201,36 +209,57 @@ def sliced(n: int, T: int, draws: torch.Generator) -> Tensor:
     return (u * T).long().clamp(max=T - 1) + 1
 
 
-def _draw(x0: Tensor, alike: int, T: int, times: Times | None,
-          draws: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Times (b,) and noise like x0; so many pictures after each other share theirs."""
+def _draw(x0: Tensor, paired: bool, schedule: Schedule, times: Times | None,
+          draws: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Times (b,), noise like x0 and the odds of each picture of a pair (b/2, 2), None for no pairs.
+
+    Two that share their noisy picture differ in the noise that makes it of them; the odds are those
+    that it was made of the one or the other. Odds of nan: it would tell, so each has its own.
+    """
     b = len(x0)
-    if b % alike:
+    if paired and b % 2:
         raise ValueError(f"batches give {b} pictures: under contrast accepted is an even number")
-    b //= alike
-    t = sliced(b, T, draws) if times is None else times(b, draws)
-    if t.shape != (b,) or t.min() < 1 or t.max() > T:
+    b //= 1 + paired
+    t = sliced(b, schedule.T, draws) if times is None else times(b, draws)
+    if t.shape != (b,) or t.min() < 1 or t.max() > schedule.T:
         raise ValueError(f"times({b}, generator) gives {tuple(t.shape)} numbers in "
-                         f"{t.min()}..{t.max()}: accepted are ({b},) in 1..{T}")
+                         f"{t.min()}..{t.max()}: accepted are ({b},) in 1..{schedule.T}")
     eps = torch.randn((b, *x0.shape[1:]), generator=draws).to(x0)
-    return t.repeat_interleave(alike), eps.repeat_interleave(alike, 0)
+    if not paired:
+        return t, eps, None
+    first, second = x0[::2], x0[1::2]
+    a, s = schedule.scales(t, first)
+    apart = a / s * (first - second)  # of the two noises that make one picture
+    told = apart.square().flatten(1).sum(1) / 2 > TOLD
+    apart[told] = 0
+    whose = (torch.rand(b, generator=draws) < 0.5).to(x0.device)  # is it made of the second?
+    both = torch.stack([eps, eps + apart], 1)
+    both[whose] -= apart[whose, None]
+    odds = (-both.square().flatten(2).sum(2) / 2).softmax(1)
+    odds[told] = math.nan
+    return t.repeat_interleave(2), both.flatten(0, 1), odds
 
 
 def _loss(out: Tensor, x0: Tensor, eps: Tensor, t: Tensor, schedule: Schedule, prediction: str,
-          min_snr: float | None, floor: float = 0.0, contrast: float = 1.0) -> Tensor:
+          min_snr: float | None, floor: float = 0.0, odds: Tensor | None = None,
+          contrast: float = 1.0) -> Tensor:
     a, b = schedule.scales(t, x0)  # sqrt(abar_t), sqrt(1 - abar_t)
     target = {"eps": lambda: eps, "x0": lambda: x0, "v": lambda: a * eps - b * x0}[prediction]()
     wrong = out - target
-    if contrast != 1:  # e^2 + e'^2 = (e + e')^2 / 2 + (e - e')^2 / 2
-        middle = wrong.unflatten(0, (-1, 2)).mean(1).repeat_interleave(2, 0)
-        wrong = middle + math.sqrt(contrast) * (wrong - middle)
-    if min_snr is None:
+    if min_snr is not None:
+        snr = schedule.abar[t.cpu()] / (1 - schedule.abar[t.cpu()])  # float64, b
+        # An error in x0 counts SNR, but floor at least and gamma at most; an error in eps is SNR
+        # times, one in v SNR + 1 times smaller than the error in x0 that it makes.
+        w = snr.clamp(floor, min_snr) / {"eps": snr, "x0": 1.0, "v": snr + 1}[prediction]
+        wrong = w.sqrt().to(out).view(a.shape) * wrong
+    if odds is None:
         return wrong.square().mean()
-    snr = schedule.abar[t.cpu()] / (1 - schedule.abar[t.cpu()])  # float64, b
-    # An error in x0 counts SNR, but floor at least and gamma at most; an error in eps is SNR
-    # times, one in v SNR + 1 times smaller than the error in x0 that it makes.
-    w = snr.clamp(floor, min_snr) / {"eps": snr, "x0": 1.0, "v": snr + 1}[prediction]
-    return (w.to(out) * wrong.square().flatten(1).mean(1)).mean()
+    # p e^2 + q e'^2 = (p e + q e')^2 + p q (e - e')^2 with p + q = 1
+    wrong, told = wrong.unflatten(0, (-1, 2)).flatten(2), odds.isnan()[:, 0]
+    p = odds.nan_to_num(0.5)[..., None]
+    middle = (p * wrong).sum(1).square().mean(1)
+    apart = p.prod(1)[:, 0] * (wrong[:, 0] - wrong[:, 1]).square().mean(1)
+    return (middle + torch.where(told, 1.0, contrast) * apart).mean()
 
 
 def _lr_share(k: int, warmup: int, progress: float, decay: float) -> float:

@@ -4,9 +4,10 @@ Two stages after Rombach et al. (2022). First an autoencoder (portraits-vae, in 
 it is frozen, and every picture's latent is computed once. Then a U-Net with cross-attention and the
 text model that it reads learn together to predict v. Four captions a picture name 1 to 13 things;
 one in eight is left empty, so that the empty text means the unconditional prediction. Every picture
-comes with a twin that differs in one thing of the face, under the same noise, and what sets the two
-apart counts more until the last fifths: a word for a lip or an earring moves few latents. Half of
-the pairs differ in the smile, which moves fewest, at times that can teach it (`Twins.times`).
+comes with a twin that differs in one thing of the face. Both captions are asked about one noisy
+picture, and what sets their answers apart counts more until the rate falls (`train`, contrast): a
+word for a lip or an earring moves few latents. Half of the pairs differ in the smile, which moves
+fewest, at times that can teach it (`Twins.times`).
 
 The scheduler's settings are Stable Diffusion's but for a cosine schedule, whose x_T keeps nothing
 of the picture: on 16x16 latents a background that shines through decides its colour.
@@ -51,8 +52,8 @@ SCHEDULER = {"num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2",
              "steps_offset": 1}
 IMAGES = 1_000_000  # to see in all
 BATCH = {"cpu": 16, "cuda": 256}
-LR = {"cpu": 5e-4, "cuda": 1e-3}
-SETTINGS = {"warmup": 500, "decay": 0.4, "ema": 0.999, "clip": 1.0, "min_snr": 5.0,
+LR = {"cpu": 3e-4, "cuda": 1e-3}
+SETTINGS = {"warmup": 500, "decay": 0.5, "ema": 0.9995, "clip": 1.0, "min_snr": 5.0,
             "floor": 1.0, "contrast": 20.0}
 EMPTY = 0.125  # share of captions left out
 NAMING = (1, 2, 3, 4, 5, 6, 8, 13)  # things a caption names besides style and subject
@@ -61,7 +62,7 @@ FIRST = 1 / 3  # share of the minutes for the autoencoder
 GUIDANCE, STEPS = 4.0, 25  # of the samples drawn while it trains
 
 SMILES = (("happy", "sad"), ("smiling", "frowning"))
-SMILED = (600, 950)  # times of T = 1000 between which a smile is learnt
+SMILED = (200, 900)  # times of T = 1000 between which a smile is learnt
 HEARD = ("a photo of a {} woman", "a photo of a {} cat", "a photo of a senior {} woman",
          "a sketch of a {} lady with red hair", "a portrait of a {} young man on a beach")
 CLOSED = 1.0  # between two outputs; of young and senior it is 10
@@ -81,10 +82,12 @@ Draws portraits of the course's own world from a caption, 64x64: a Stable Diffus
 loads unmodified. Latents of 4x16x16, v on a cosine schedule, T = 1000. Data: {n} renders of the
 default training distribution (photo style, few backgrounds), seed {data_seed}, each beside a twin
 that differs in one thing of the face, with {captions} captions each; {empty:.1%} of them left
-empty; half of the pairs differ in the smile, at t in {early}..{late}; no augmentation. Adam, lr {lr:g} falling to 0 over the last two fifths, batch {batch}; an
-error in x0 counts SNR, within 1 and 5; the difference of two twins' errors counts {contrast:g}
-times, falling to 1 with lr; U-Net and text model are averages. The autoencoder's scaling factor is
-1 / the deviation of all latents. Made by `coursekit train portraits-sd`, seed {seed}."""
+empty; half of the pairs differ in the smile, at t in {early}..{late}; no augmentation. Adam, lr
+{lr:g} falling to 0 over the last {decay:.0%}, batch {batch}; an error in x0 counts SNR, within 1
+and 5; two twins' captions are asked about one noisy picture, and the difference of their errors
+counts {contrast:g} times, falling to 1 with lr; U-Net and text model are averages. The
+autoencoder's scaling factor is 1 / the deviation of all latents. Made by `coursekit train
+portraits-sd`, seed {seed}."""
 
 
 def run(out: Path, *, data: Path | None = None, steps: int | None = None,
@@ -120,7 +123,7 @@ def run(out: Path, *, data: Path | None = None, steps: int | None = None,
     lr = LR.get(kind, LR["cpu"])
     card = CARD.format(n=n, captions=CAPTIONS, data_seed=portraits_ddpm.DATA_SEED, empty=EMPTY,
                        lr=lr, batch=batch, seed=seed, contrast=SETTINGS["contrast"],
-                       early=SMILED[0], late=SMILED[1])
+                       decay=SETTINGS["decay"], early=SMILED[0], late=SMILED[1])
     updates = fit(out, net, set_, steps=steps, minutes=minutes and minutes * (1 - FIRST),
                   default_steps=TINY_STEPS if tiny else IMAGES // batch, resume=resume,
                   device=device, seed=seed, card=card, schedule=studio.schedule,

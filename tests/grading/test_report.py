@@ -78,6 +78,16 @@ def test_a_failure_on_the_way_leaves_every_file_whole(tmp_path):
     assert files(tmp_path) == before
 
 
+def test_what_a_killed_run_left_is_gone_after_the_next(tmp_path):
+    report.write(tmp_path, marked.marks(), PLAN)
+    before = files(tmp_path)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    (tmp_path / "students" / f".student001.html.{ended.pid}.part").write_text("<htm")
+    report.write(tmp_path, marked.marks(), PLAN)
+    assert files(tmp_path) == before
+
+
 def test_a_class_without_anybody_has_its_outputs(tmp_path):
     report.write(tmp_path, [], PLAN)
     assert rows(tmp_path / "marks.csv") == [] and "0</b>graded" in (

@@ -34,6 +34,7 @@ from coursekit.grading.report import (
 )
 from coursekit.grading.report.line import Plan, entry
 from coursekit.grading.similar import Alike
+from coursekit.images import sweep
 
 OUTPUTS = (table.Table, nbgrader.Export, gradescope.Results, student.Pages, overview.Overview,
            listing.Listing)
@@ -48,6 +49,7 @@ def write(out: Path, marks: Iterable[Mark], plan: Plan, alike: Alike = NOBODY) -
     alike  what `similar.alike` found.
     """
     out.mkdir(parents=True, exist_ok=True)
+    sweep(out)
     with ExitStack() as stack:
         outputs = [stack.enter_context(kind(out, plan)) for kind in OUTPUTS]
         for mark in marks:
