@@ -172,8 +172,9 @@ def test_the_table_of_a_perfect_editor_beside_idle_ones(judge, given):
     assert whole.ours >= 0.9 and whole.peer == 0.85 and whole.n == 10
     assert all(the(found, f"Prompt-to-Prompt: {name}, target").n == 2 for name in ATTRIBUTES)
     gone = [row for name, row in found.items() if "outside the mask since the render" in name]
-    assert len(gone) == 2 and all(row.ours < 1e-3 < row.peer for row in gone)
-    assert f"plain DDIM, w {prompt_editing.W:g} (" in gone[1].name  # at matched success, then at w
+    assert len(gone) in (2, 3) and all(row.ours < 1e-3 < row.peer for row in gone)
+    for row, w in zip((gone[0], gone[-1]), (prompt_editing.W, prompt_editing.GUIDED), strict=True):
+        assert f"plain DDIM, w {w:g} (" in row.name  # between them, at matched success
     row = next(row for name, row in found.items() if "peer: SDEdit, t0 / T 0.5" in name)
     assert row.ours == row.peer == 0  # of the sweep, the strength at which it is perfect, too
     row = next(row for name, row in found.items() if "LPIPS_w" in name and "peer: plain" in name)
@@ -199,7 +200,8 @@ def test_the_layout_of_a_perfect_edit_and_of_one_that_moved(judge, sd):
 def test_the_bench_runs_on_the_shipped_model(sd, monkeypatch):
     monkeypatch.setattr(prompt_editing, "SWEEPS", {
         "Prompt-to-Prompt": ("window", (prompt_editing.TAU,)),
-        "plain DDIM": ("w", (prompt_editing.W,)), "plain DDIM away from the old caption": ("w", (2.0,)),
+        "plain DDIM": ("w", (prompt_editing.GUIDED, prompt_editing.W)),
+        "plain DDIM away from the old caption": ("w", (2.0,)),
         "SDEdit": ("t0 / T", (0.5,))})
     found = named(prompt_editing.gates(sd, 0, "cpu", n=5, seeds=2))
     row = the(found, "Prompt-to-Prompt: all, target success")

@@ -86,10 +86,10 @@ def train(
     floor        least weight of an error in x0 under min_snr: 1 is the truncated SNR of Salimans &
                  Ho 2022; with 0 the noisiest times, where only a caption can tell, hardly count
     contrast     how much the difference of the errors of pictures 2i and 2i + 1 counts beside their
-                 mean, at the full lr; it falls to 1 with it, which is the usual loss. A batch then
-                 holds pairs that are alike but for one word of the condition, and both conditions
-                 are asked about one noisy picture, made of either: what the word alone should
-                 change is then known without noise. None: no pairs
+                 mean; 1 is the usual loss. A batch then holds pairs that are alike but for one
+                 word of the condition, and both conditions are asked about one noisy picture, made
+                 of either: what the word alone should change is then known without noise. None: no
+                 pairs
     times        times(n, generator) -> (n,) in 1..T for n pictures, or n pairs under contrast, in
                  the order of the batch. None: one from each of n equal slices of 1..T
     autocast     torch.bfloat16 or None for float32; `fast_dtype` decides
@@ -146,8 +146,8 @@ def train(
             x_t = schedule.noise(x0, eps, t)
             with torch.autocast(device.type, autocast, enabled=autocast is not None):
                 out = net_(x_t, t.to(device), **conditions)
-            parted = 1.0 if contrast is None else 1 + (contrast - 1) * share
-            loss = _loss(out.float(), x0, eps, t, schedule, prediction, min_snr, floor, odds, parted)
+            loss = _loss(out.float(), x0, eps, t, schedule, prediction, min_snr, floor, odds,
+                         contrast)
 
             optimiser_.zero_grad(set_to_none=True)
             if accelerator is None:
@@ -242,7 +242,7 @@ def _draw(x0: Tensor, paired: bool, schedule: Schedule, times: Times | None,
 
 def _loss(out: Tensor, x0: Tensor, eps: Tensor, t: Tensor, schedule: Schedule, prediction: str,
           min_snr: float | None, floor: float = 0.0, odds: Tensor | None = None,
-          contrast: float = 1.0) -> Tensor:
+          contrast: float | None = 1.0) -> Tensor:
     a, b = schedule.scales(t, x0)  # sqrt(abar_t), sqrt(1 - abar_t)
     target = {"eps": lambda: eps, "x0": lambda: x0, "v": lambda: a * eps - b * x0}[prediction]()
     wrong = out - target

@@ -5,9 +5,9 @@ it is frozen, and every picture's latent is computed once. Then a U-Net with cro
 text model that it reads learn together to predict v. Four captions a picture name 1 to 13 things;
 one in eight is left empty, so that the empty text means the unconditional prediction. Every picture
 comes with a twin that differs in one thing of the face. Both captions are asked about one noisy
-picture, and what sets their answers apart counts more until the rate falls (`train`, contrast): a
-word for a lip or an earring moves few latents. Half of the pairs differ in the smile, which moves
-fewest, at times that can teach it (`Twins.times`).
+picture, and what sets their answers apart counts more (`train`, contrast): a word for a lip or an
+earring moves few latents. Half of the pairs differ in the smile, which moves fewest, at times that
+can teach it (`Twins.times`).
 
 The scheduler's settings are Stable Diffusion's but for a cosine schedule, whose x_T keeps nothing
 of the picture: on 16x16 latents a background that shines through decides its colour.
@@ -54,7 +54,7 @@ IMAGES = 1_000_000  # to see in all
 BATCH = {"cpu": 16, "cuda": 256}
 LR = {"cpu": 3e-4, "cuda": 1e-3}
 SETTINGS = {"warmup": 500, "decay": 0.5, "ema": 0.9995, "clip": 1.0, "min_snr": 5.0,
-            "floor": 1.0, "contrast": 20.0}
+            "floor": 1.0, "contrast": 40.0}
 EMPTY = 0.125  # share of captions left out
 NAMING = (1, 2, 3, 4, 5, 6, 8, 13)  # things a caption names besides style and subject
 CAPTIONS = 4  # a picture
@@ -85,9 +85,8 @@ that differs in one thing of the face, with {captions} captions each; {empty:.1%
 empty; half of the pairs differ in the smile, at t in {early}..{late}; no augmentation. Adam, lr
 {lr:g} falling to 0 over the last {decay:.0%}, batch {batch}; an error in x0 counts SNR, within 1
 and 5; two twins' captions are asked about one noisy picture, and the difference of their errors
-counts {contrast:g} times, falling to 1 with lr; U-Net and text model are averages. The
-autoencoder's scaling factor is 1 / the deviation of all latents. Made by `coursekit train
-portraits-sd`, seed {seed}."""
+counts {contrast:g} times; U-Net and text model are averages. The autoencoder's scaling factor is
+1 / the deviation of all latents. Made by `coursekit train portraits-sd`, seed {seed}."""
 
 
 def run(out: Path, *, data: Path | None = None, steps: int | None = None,
