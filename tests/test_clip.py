@@ -351,7 +351,7 @@ def test_a_batch_depends_on_its_number_alone_and_fits_its_captions(cache, folder
     squares = [recipe.Squares(data, 2, 8, seed=3) for _ in range(2)]
     for k in range(9):
         batch = squares[0](k)
-    x, tokens, short, true = batch
+    x, tokens, short, true, _ = batch
     assert_close(squares[1](8), batch, **SAME)
     assert short.shape == (sum(recipe.SIZES), tokens.shape[1]) and true.shape == (8, len(NAMED))
     assert x.shape == (8, 3, 64, 64) and x.abs().max() <= 1
@@ -366,6 +366,27 @@ def test_a_batch_depends_on_its_number_alone_and_fits_its_captions(cache, folder
         assert torch.equal(answered[row].long(), answer)
     with pytest.raises(ValueError, match="batch=6: accepted is a multiple of 4"):
         recipe.Squares(data, 2, 6, seed=0)
+
+
+def test_hard_things_have_their_share_of_a_batch_and_the_first_batches(cache, folder, monkeypatch):
+    data = next((folder.parent / "cache/coursekit").glob("clip-*"))
+    some = numpy.load(data / "000.answers.npy")
+    mouth, smile = (NAMED.index(name) for name in ("mouth", "smile"))
+    some[:, :, mouth], some[:, :, smile] = 0, -1
+    some[2, 1:3, mouth], some[4, 1, smile], some[5, :, smile] = 1, 1, [1, 0, 1, 0]
+    assert recipe.differing(some, "mouth").tolist() == [2]
+    assert recipe.differing(some, "smile").tolist() == [5]  # in 4 not all are at an end
+    monkeypatch.setattr(recipe, "KICK", 1)
+    squares = recipe.Squares(data, 2, 32, seed=3)  # 8 squares a batch
+    squares.hard = {"mouth": numpy.array([2]), "smile": numpy.array([5])}
+    assert sorted(squares.choose(0, {"mouth": 0.5, "smile": 0.5})) == [2] * 4 + [5] * 4
+    chosen = squares.choose(0, {"mouth": 1 / 8, "smile": 1 / 4})
+    assert chosen[:3].tolist() == [2, 5, 5] and len(set(chosen[3:].tolist())) == 5
+    squares.hard["smile"] = numpy.array([], int)  # no such square: others in its place
+    assert len(squares.choose(0, {"smile": 0.5})) == 8
+    first, later = squares(0)[4], squares(1)[4]
+    assert (first[mouth], first[smile], first.sum()) == (10, 10, 20)
+    assert (later[mouth], later[smile], later.sum()) == (1, 5, 6)
 
 
 def test_short_texts_are_encoded_as_open_clip_does(clip, words, generator):
@@ -387,9 +408,13 @@ def test_the_loss_is_open_clips_and_that_of_the_questions(clip, x, words, genera
     wanted = -(logits.log_softmax(0).diag() + logits.log_softmax(1).diag()).mean() / 2
     asked = scale * image @ net.encode_text(short, normalize=True).T
     age, hair = asked[:, 5:7].log_softmax(1), asked[:, 16:23].log_softmax(1)
-    wanted = wanted - ((age[0, 1] + age[1, 0]) / 2 + hair[2, 5]) / 2
-    batch = x, tokens, short, true
-    assert_close(recipe.objective(net, batch, "cpu"), wanted, atol=1e-5, rtol=1e-5)
+    wanted = wanted - (age[0, 1] + age[1, 0]) / 2 - hair[2, 5]
+    learner = recipe.Learner(net)
+    own = learner.head(8 * image)[:, 16:23].log_softmax(1)[2, 5]
+    weights = torch.zeros(len(NAMED))
+    weights[4] = 3
+    batch = x, tokens, short, true, weights
+    assert_close(recipe.objective(learner, batch, "cpu"), wanted - 3 * own, atol=1e-5, rtol=1e-5)
 
 
 def test_questions_are_prompts_with_one_frame_and_all_synonyms_come(words):
@@ -405,6 +430,10 @@ def test_questions_are_prompts_with_one_frame_and_all_synonyms_come(words):
                 assert text in wanted
             if name == "hat":
                 assert len({text.partition(" in ")[0] for text in said[place : place + 4]}) == 1
+            if name == "hair_style":  # all but bald, which has no colour
+                colours = ("black", "brown", "blond", "red", "blue")
+                assert len({tuple(c in text for c in colours)
+                            for text in said[place + 1 : place + 7]}) == 1
         for k, wanted in enumerate(values.values()):
             found = {said[place + k] for said in seen}
             assert len(found) >= min(len(set(wanted)), 12)

@@ -256,14 +256,17 @@ def test_contrast_weighs_the_difference_of_two_errors_beside_their_mean(predicti
         torch.testing.assert_close(loss(out, contrast), wanted)
 
 
-def drawn(x0, seed=0, times=None):
-    return module._draw(x0, True, COSINE, times, torch.Generator().manual_seed(seed))
+def drawn(x0, time):
+    """Times, noises and odds of pairs that share a noisy picture, all at one time."""
+    draws = torch.Generator().manual_seed(0)
+    t, eps = module._draw(x0, 2, COSINE.T, lambda n, draws: torch.full((n,), time), draws)
+    return t, *module._shared(x0, eps, t, COSINE, draws)
 
 
 def test_a_pair_shares_its_noisy_picture_and_the_odds_are_those_of_bayes():
     x0 = torch.randn(40, 1, 2, 2, dtype=torch.float64)
     x0[1::2] = x0[::2] + 0.5 * torch.randn(20, 1, 2, 2, dtype=torch.float64)
-    t, eps, odds = drawn(x0, times=lambda n, draws: torch.full((n,), 30))
+    t, eps, odds = drawn(x0, 30)
     a, s = COSINE.scales(30, x0)
     x_t = COSINE.noise(x0, eps, t)
     torch.testing.assert_close(x_t[::2], x_t[1::2])
@@ -275,12 +278,11 @@ def test_a_pair_shares_its_noisy_picture_and_the_odds_are_those_of_bayes():
 def test_where_a_noisy_picture_would_tell_the_two_of_a_pair_have_their_own():
     x0 = torch.zeros(4, 1, 2, 2)
     x0[1], x0[3] = 0.01, 3.0
-    t, eps, odds = drawn(x0, times=lambda n, draws: torch.full((n,), 25))
+    t, eps, odds = drawn(x0, 25)
     a, s = COSINE.scales(25, x0)
     assert 4 * (a / s * 0.01)**2 / 2 < module.TOLD < 4 * (a / s * 3.0)**2 / 2
     assert odds.isnan().tolist() == [[False, False], [True, True]]
     assert torch.equal(eps[2], eps[3]) and not torch.equal(eps[0], eps[1])
-    assert module._draw(x0, False, COSINE, None, torch.Generator())[2] is None
 
 
 @pytest.mark.parametrize("t", [15, 25, 40])
@@ -293,7 +295,7 @@ def test_the_expected_loss_of_shared_noisy_pictures_is_the_usual_one(t):
     def net(x_t):
         return torch.sin(2 * x_t + word) + word
 
-    at, eps, odds = drawn(x0, times=lambda n, draws: torch.full((n,), t))
+    at, eps, odds = drawn(x0, t)
     assert not odds.isnan().any()
     found = module._loss(net(COSINE.noise(x0, eps, at)), x0, eps, at, COSINE, "eps", None, 0.0,
                          odds)

@@ -7,16 +7,16 @@
         loss         =  w_t || net(x_t, t) - target ||^2       DDPM (Ho 2020), eq. 14
         net          <- Adam;  ema <- d ema + (1 - d) net
 
+The target is eps, x0 or v = sqrt(abar_t) eps - sqrt(1 - abar_t) x0 (Salimans & Ho 2022, eq. 15);
+w_t is 1 or the min-SNR weight (Hang et al. 2023), with a floor where the condition decides. What
+step k draws depends on the seed and k alone, so a run that was interrupted and resumed is the run
+that was not.
+
 A pair of pictures that are alike but for a word may share x_t. It was made of one of them; had it
 been made of the other, eps' = (x_t - sqrt(abar_t) x0') / sqrt(1 - abar_t) would have been its
 noise. Both conditions are asked about it, and an answer counts by the odds p ~ exp(-||eps||^2 / 2)
 that it was made of that picture: the expected loss is the usual one (Rao and Blackwell), but no
 noise hides how far the word should move the answer.
-
-The target is eps, x0 or v = sqrt(abar_t) eps - sqrt(1 - abar_t) x0 (Salimans & Ho 2022, eq. 15);
-w_t is 1 or the min-SNR weight (Hang et al. 2023), with a floor where the condition decides. What
-step k draws depends on the seed and k alone, so a run that was interrupted and resumed is the run
-that was not.
 """
 
 import io
@@ -142,7 +142,10 @@ def train(
             x0, conditions = _unpack(batches(k * ranks + rank), device, channels_last)
             draws.manual_seed(_mix(seed, k * ranks + rank))
             b = len(x0)
-            t, eps, odds = _draw(x0, contrast is not None, schedule, times, draws)
+            t, eps = _draw(x0, 1 if contrast is None else 2, schedule.T, times, draws)
+            odds = None
+            if contrast is not None:
+                eps, odds = _shared(x0, eps, t, schedule, draws)
             x_t = schedule.noise(x0, eps, t)
             with torch.autocast(device.type, autocast, enabled=autocast is not None):
                 out = net_(x_t, t.to(device), **conditions)
@@ -209,35 +212,39 @@ def sliced(n: int, T: int, draws: torch.Generator) -> Tensor:
     return (u * T).long().clamp(max=T - 1) + 1
 
 
-def _draw(x0: Tensor, paired: bool, schedule: Schedule, times: Times | None,
-          draws: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Times (b,), noise like x0 and the odds of each picture of a pair (b/2, 2), None for no pairs.
-
-    Two that share their noisy picture differ in the noise that makes it of them; the odds are those
-    that it was made of the one or the other. Odds of nan: it would tell, so each has its own.
-    """
+def _draw(x0: Tensor, alike: int, T: int, times: Times | None,
+          draws: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Times (b,) and noise like x0; so many pictures after each other share theirs."""
     b = len(x0)
-    if paired and b % 2:
+    if b % alike:
         raise ValueError(f"batches give {b} pictures: under contrast accepted is an even number")
-    b //= 1 + paired
-    t = sliced(b, schedule.T, draws) if times is None else times(b, draws)
-    if t.shape != (b,) or t.min() < 1 or t.max() > schedule.T:
+    b //= alike
+    t = sliced(b, T, draws) if times is None else times(b, draws)
+    if t.shape != (b,) or t.min() < 1 or t.max() > T:
         raise ValueError(f"times({b}, generator) gives {tuple(t.shape)} numbers in "
-                         f"{t.min()}..{t.max()}: accepted are ({b},) in 1..{schedule.T}")
+                         f"{t.min()}..{t.max()}: accepted are ({b},) in 1..{T}")
     eps = torch.randn((b, *x0.shape[1:]), generator=draws).to(x0)
-    if not paired:
-        return t, eps, None
-    first, second = x0[::2], x0[1::2]
-    a, s = schedule.scales(t, first)
-    apart = a / s * (first - second)  # of the two noises that make one picture
+    return t.repeat_interleave(alike), eps.repeat_interleave(alike, 0)
+
+
+def _shared(x0: Tensor, eps: Tensor, t: Tensor, schedule: Schedule,
+            draws: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The noises that make one noisy picture of the two of a pair, like eps, which they share.
+
+    Beside them the odds (b/2, 2) that it was made of the one or the other. Where it would tell,
+    each keeps a noisy picture of its own, and the odds are nan.
+    """
+    a, s = schedule.scales(t[::2], x0[::2])
+    apart = a / s * (x0[::2] - x0[1::2])
     told = apart.square().flatten(1).sum(1) / 2 > TOLD
     apart[told] = 0
-    whose = (torch.rand(b, generator=draws) < 0.5).to(x0.device)  # is it made of the second?
-    both = torch.stack([eps, eps + apart], 1)
-    both[whose] -= apart[whose, None]
+    second = (torch.rand(len(apart), generator=draws) < 0.5).to(x0.device)  # it is made of that
+    both = eps.unflatten(0, (-1, 2)).clone()
+    both[:, 1] += apart
+    both[second] -= apart[second, None]
     odds = (-both.square().flatten(2).sum(2) / 2).softmax(1)
     odds[told] = math.nan
-    return t.repeat_interleave(2), both.flatten(0, 1), odds
+    return both.flatten(0, 1), odds
 
 
 def _loss(out: Tensor, x0: Tensor, eps: Tensor, t: Tensor, schedule: Schedule, prediction: str,

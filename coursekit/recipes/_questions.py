@@ -19,6 +19,7 @@ from coursekit.portraits.captions import NAMED, phrases
 ENDS = {"age": {"young": (0.2, 0.35), "old": (0.75, math.inf)},
         "smile": {"happy": (0.4, math.inf), "sad": (-math.inf, -0.4)}}
 """The values that captions call so, from and below."""
+COMMON = 5040  # a multiple of every number of synonyms
 
 
 def prompts(name: str) -> dict[str, list[str]]:
@@ -73,7 +74,8 @@ def possible(p: Portraits, name: str) -> Tensor:
 class Questions:
     """All questions, as tokens: questions(generator) -> a caption for each value of each.
 
-    The captions of one question have their frame in common and differ in the value's words alone.
+    The captions of one question differ in the value's words alone: they have their frame in common,
+    and the colour or the cut that the words of a hair style or colour name besides.
     Tokens are (n, context), question by question in the order of NAMED.
     """
 
@@ -90,7 +92,6 @@ class Questions:
         drawn = []
         for question in self._tables:
             frame = torch.randint(len(question[0]), (), generator=generator)
-            for table in question:
-                synonym = torch.randint(table.shape[1], (), generator=generator)
-                drawn.append(table[frame, synonym])
+            synonym = torch.randint(COMMON, (), generator=generator)
+            drawn += [table[frame, synonym % table.shape[1]] for table in question]
         return torch.stack(drawn)

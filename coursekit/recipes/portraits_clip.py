@@ -12,6 +12,12 @@ its pictures: which of a few short captions, one a value of an attribute, is the
 which a caption is true are its own (after Yang et al. 2022, "Unified contrastive learning in
 image-text-label space").
 
+A thing of a few pixels meets a deadlock: as long as pictures do not show it, its captions have
+nothing to be told apart for, come to lie on one spot, and then no picture is asked to show it. So
+pictures alone answer the questions too, by a linear layer that is thrown away (as Lee et al. 2015,
+"Deeply-supervised nets"), which for the things in HARD counts from the first update; and some squares
+of each batch, in the first batches all, are those that differ in them.
+
 Several processes share the work under `torchrun`, each with negatives of its own.
 """
 
@@ -45,6 +51,9 @@ TEXT = {"width": 128, "heads": 4, "layers": 3}
 TINY = {"vision": VISION | {"layers": [1, 1, 1, 1], "width": 4, "head_width": 32}, "squares": 6,
         "text": {"width": 16, "heads": 2, "layers": 1}, "shards": 2, "batch": 8, "steps": 20}
 SIZES = [len(captions.phrases(name)) for name in captions.NAMED]  # answers of each question
+HARD = {"mouth": (1 / 8, 1.0), "smile": (1 / 4, 5.0)}
+"""What needs help: its share of the squares of a batch, the weight of its own answers in the loss."""
+KICK, KICKED = 800, {"mouth": (1 / 2, 10.0), "smile": (1 / 2, 10.0)}  # the same in the first batches
 TOP_SCALE = math.log(100)  # of the logits, as in Radford et al. 2021
 WEIGHTS = "open_clip_model.safetensors"
 
@@ -68,7 +77,8 @@ def run(out: Path, *, data: Path | None = None, steps: int | None = None,
     if rank == 0:
         describe(out, config(tiny))
     steps = steps or (10**9 if minutes else TINY["steps"] if tiny else STEPS)
-    yield from judge.fit(out, net.to(device, memory_format=torch.channels_last),
+    learner = fresh(Learner, {"clip": net}, seed)
+    yield from judge.fit(out, learner.to(device, memory_format=torch.channels_last),
                          Squares(folder, shards, batch // ranks, seed), steps=steps, resume=resume,
                          device=device, seconds=60 * minutes if minutes else None, lr=LR,
                          loss_of=objective, leave=export)
@@ -210,7 +220,8 @@ def visible(x: Tensor) -> Tensor:
 
 class Squares:
     """The set as batches: squares(k) -> pictures (b, 3, 64, 64) and tokens (b, context), then the
-    short captions of all questions (n, context) and the pictures' answers (b, attributes)."""
+    short captions of all questions (n, context), the pictures' answers (b, attributes) and how much
+    each attribute's own answers count (attributes,)."""
 
     def __init__(self, folder: Path, shards: int, batch: int, seed: int) -> None:
         if batch % 4:
@@ -221,20 +232,17 @@ class Squares:
         self.answers = [numpy.load(f"{f}.answers.npy") for f in files]
         self.questions = Questions(_words.tokenizer())
         self.batch, self.seed, self.size = batch, seed, len(self.tokens[0])
+        self.hard = {name: differing(numpy.concatenate(self.answers), name) for name in HARD}
         self._epoch, self._order = -1, numpy.empty(0)
 
     def __len__(self) -> int:
         return self.size * len(self.tokens)
 
-    def __call__(self, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        per_batch = self.batch // 4
-        epoch, place = divmod(k, len(self) // per_batch)
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self._order = numpy.random.default_rng((self.seed, epoch)).permutation(len(self))
-        chosen = self._order[place * per_batch : (place + 1) * per_batch]
+    def __call__(self, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        help_ = KICKED if k < KICK else HARD
+        chosen = self.choose(k, {name: share for name, (share, _) in help_.items()})
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + k)
-        plan = torch.randint(len(PLANS), (per_batch,), generator=generator).tolist()
+        plan = torch.randint(len(PLANS), (len(chosen),), generator=generator).tolist()
         where = [divmod(int(i), self.size) for i in chosen]
         x = numpy.concatenate([self.pixels[s][4 * i : 4 * i + 4] for s, i in where])
         x = images.from_uint8(torch.from_numpy(x))
@@ -243,41 +251,81 @@ class Squares:
         tokens = numpy.concatenate([self.tokens[s][i, j]
                                     for (s, i), j in zip(where, plan, strict=True)])
         found = numpy.concatenate([self.answers[s][i] for s, i in where])
+        weights = torch.tensor([help_.get(name, (0, 0.0))[1] for name in captions.NAMED])
         return (judge.worn(x, generator), torch.from_numpy(tokens).long(),
-                self.questions(generator), torch.from_numpy(found).long())
+                self.questions(generator), torch.from_numpy(found).long(), weights)
+
+    def choose(self, k: int, shares: dict[str, float]) -> numpy.ndarray:
+        """The squares of batch k: of those that differ in a hard thing its share, and of all in
+        their turn."""
+        per_batch, rng = self.batch // 4, numpy.random.default_rng((self.seed, 1, k))
+        picked = [rng.choice(self.hard[name], int(per_batch * share))
+                  for name, share in shares.items() if len(self.hard[name])]
+        epoch, place = divmod(k, len(self) // per_batch)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = numpy.random.default_rng((self.seed, epoch)).permutation(len(self))
+        turn = self._order[place * per_batch : (place + 1) * per_batch]
+        return numpy.concatenate([*picked, turn[sum(map(len, picked)) :]])
+
+
+def differing(answers_: numpy.ndarray, name: str) -> numpy.ndarray:
+    """The squares, of answers (squares, 4, attributes), whose pictures all have an answer to one
+    question and not the same."""
+    column = answers_[:, :, captions.NAMED.index(name)]
+    return ((column.min(1) >= 0) & (column.min(1) != column.max(1))).nonzero()[0]
 
 
 # ---- the fit --------------------------------------------------------------------------------
 
 
-def objective(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor, Tensor], device: str,
+class Learner(nn.Module):
+    """A CLIP, and the linear layer by which its pictures alone answer the questions."""
+
+    GAIN = 8.0  # embeddings have length 1: logits of some size without large weights
+
+    def __init__(self, clip: nn.Module) -> None:
+        super().__init__()
+        self.clip = clip
+        self.head = nn.Linear(clip.text_projection.shape[1], sum(SIZES))
+
+    def own(self, pictures: Tensor) -> Tensor:
+        """(b, n) logits of the answers for unit embeddings (b, d)."""
+        return self.head(self.GAIN * pictures)
+
+
+def objective(net: Learner, batch: tuple[Tensor, Tensor, Tensor, Tensor, Tensor], device: str,
               dtype: torch.dtype | None = None) -> Tensor:
-    """open_clip's contrastive loss over the batch, and the mean cross-entropy of its questions.
+    """open_clip's contrastive loss over the batch, and the cross-entropies of its questions: by the
+    short captions, and by the pictures' own answers, weighed.
 
     dtype: of the arithmetic, None float32.
     """
     from open_clip import ClipLoss
 
-    x, tokens, short, true = (part.to(device) for part in batch)
+    x, tokens, short, true, weights = (part.to(device) for part in batch)
+    clip = net.clip
     with torch.no_grad():
-        net.logit_scale.clamp_(0, TOP_SCALE)
+        clip.logit_scale.clamp_(0, TOP_SCALE)
     with torch.autocast(torch.device(device).type, dtype, enabled=dtype is not None):
         x = x.contiguous(memory_format=torch.channels_last)
-        pictures = nn.functional.normalize(net.encode_image(x), dim=-1)
-        texts = nn.functional.normalize(short_text(net, torch.cat([tokens, short])), dim=-1)
-    pictures, texts, scale = pictures.float(), texts.float(), net.logit_scale.exp()
+        pictures = nn.functional.normalize(clip.encode_image(x), dim=-1)
+        texts = nn.functional.normalize(short_text(clip, torch.cat([tokens, short])), dim=-1)
+    pictures, texts, scale = pictures.float(), texts.float(), clip.logit_scale.exp()
     loss = ClipLoss()(pictures, texts[: len(x)], scale)
-    return loss + asked(scale * pictures @ texts[len(x) :].T, true)
+    loss = loss + asked(scale * pictures @ texts[len(x) :].T, true).sum()
+    return loss + (weights * asked(net.own(pictures), true)).sum()
 
 
 def asked(logits: Tensor, true: Tensor) -> Tensor:
-    """Mean cross-entropy over the questions that have an answer: logits (b, n), true (b, q)."""
+    """(q,) cross-entropies of the questions, 0 where none has an answer: logits (b, n), true (b, q).
+    """
     terms = []
     for column, some in zip(true.unbind(1), logits.split(SIZES, 1), strict=True):
         known = column >= 0
-        if known.any():
-            terms.append(nn.functional.cross_entropy(some[known], column[known]))
-    return torch.stack(terms).mean()
+        terms.append(nn.functional.cross_entropy(some[known], column[known]) if known.any()
+                     else some.sum() * 0)
+    return torch.stack(terms)
 
 
 def short_text(net: nn.Module, tokens: Tensor) -> Tensor:
@@ -304,20 +352,20 @@ def describe(out: Path, model: dict[str, Any]) -> None:
     _words.tokenizer().save_pretrained(out)
 
 
-def export(out: Path, net: nn.Module, done: dict, squares: Squares, device: str,
+def export(out: Path, net: Learner, done: dict, squares: Squares, device: str,
            ranks: int) -> None:
     """The weights in fp16 and the card, which says how they were made."""
     import safetensors.torch
 
     with images.whole(out / WEIGHTS) as part:
-        part.write_bytes(safetensors.torch.save(pretrained.halved(net)))
+        part.write_bytes(safetensors.torch.save(pretrained.halved(net.clip)))
     facts = {"Data": f"{len(squares)} squares of 4 renders of the full world, seed {DATA_SEED}",
              "Updates": f"{done['step']} of {ranks * squares.batch} pictures, seed {squares.seed}",
              "Images seen": done["step"] * ranks * squares.batch,
              "Training time": f"{done['seconds']:.0f} s, {device}, {ranks} x "
                               f"{torch.get_num_threads()} threads",
-             "Parameters": sum(p.numel() for p in net.parameters()),
-             "Temperature": f"1 / {float(net.logit_scale.detach().exp()):.1f}"}
+             "Parameters": sum(p.numel() for p in net.clip.parameters()),
+             "Temperature": f"1 / {float(net.clip.logit_scale.detach().exp()):.1f}"}
     lines = [CARD, *(f"| {k} | {v} |" for k, v in facts.items()), ""]
     with images.whole(out / "card.md") as part:
         part.write_text("\n".join(lines), encoding="utf-8")
@@ -326,8 +374,8 @@ def export(out: Path, net: nn.Module, done: dict, squares: Squares, device: str,
 CARD = """# portraits-clip
 
 Pictures of the course's own world, 64x64, and captions in one space; an open_clip model that loads
-as `open_clip.create_model("local-dir:FOLDER")`. The contrastive loss, and as much again on short
-captions that name one thing. AdamW, one cycle of the learning rate, mirrored copies, weak noise and
+as `open_clip.create_model("local-dir:FOLDER")`. The contrastive loss, and questions by short captions
+that name one thing. Muon and AdamW, one cycle of the learning rate, mirrored copies, weak noise and
 blur. Made by `coursekit train portraits-clip`; `coursekit bench clip` prints its gates.
 
 | | |

@@ -41,7 +41,7 @@ TINY_PORTRAITS, TINY_BATCH, TINY_STEPS = 32, 8, 4
 CARD = """# portraits-vae
 
 The autoencoder of portraits-sd, latents of 4x16x16 for 64x64 pixels. Squared error, {kl:g} x
-divergence from N(0, I). AdamW, one cycle of the learning rate. `scaling_factor` is set by
+divergence from N(0, I). Muon and AdamW, one cycle of the learning rate. `scaling_factor` is set by
 portraits-sd, from all latents. Made by `coursekit train portraits-vae`.
 
 | | |
