@@ -26,10 +26,10 @@ from coursekit.nets.latent import Latent
 from coursekit.portraits import CATEGORICAL, Caption, Portraits
 from coursekit.tour import Context
 
-STEPS, W = 30, 4.0
+STEPS, W = 18, 5.0
 NEW = {"hat": ("party", "beanie"), "background": ("beach", "snow"),
        "glasses": ("sunglasses", "round"), "clothes": ("yellow", "purple")}
-CONTROL = p2p.Control(cross_attention=0.04, self_attention=0.2)
+CONTROL = p2p.Control(cross_attention=0.05, self_attention=0.2)
 
 
 def make(context: Context) -> Iterator[Figure]:
