@@ -30,7 +30,7 @@ from coursekit.diffusion.train import fast_dtype
 from coursekit.nets.judge import MIDDLES, READ, SPREADS, Judge, Reading
 from coursekit.portraits import CATEGORICAL, TRAINING, Portraits, truth
 from coursekit.recipes import cache_folder, fresh
-from coursekit.recipes._muon import Muon
+from coursekit.recipes._muon import BETAS, Muon
 
 NAME = "judge"
 CHUNK, CHUNKS, DATA_SEED = 512, 256, 0
@@ -229,13 +229,15 @@ def worn(x: Tensor, generator: torch.Generator) -> Tensor:
 def fit(out: Path, net: nn.Module, renders: Callable[[int], Any], *, steps: int, resume: bool,
         device: str, seconds: float | None, lr: float = LR,
         loss_of: Callable[..., Tensor] | None = None,
-        leave: Callable[..., None] | None = None) -> Iterator[Progress]:
-    """Muon with one cycle of the learning rate, which follows the clock where that is ahead.
+        leave: Callable[..., None] | None = None, muon: bool = False) -> Iterator[Progress]:
+    """One cycle of the learning rate, which follows the clock where that is ahead.
 
     loss_of and leave stand in for `objective` and `export` where another network is trained.
+    muon: the layers learn by Muon; else all by AdamW.
     """
     loss_of, leave = loss_of or objective, leave or export
-    optimiser = Muon(net, lr, DECAY)
+    optimiser = Muon(net, lr, DECAY) if muon else torch.optim.AdamW(
+        learning(net), lr=lr, betas=BETAS, weight_decay=DECAY, fused=True)
     checkpoint, done = out / "checkpoint.pt", {"step": 0, "seconds": 0.0}
     if resume and checkpoint.exists():
         done = restore(checkpoint, net, optimiser)
@@ -338,12 +340,12 @@ def likelihood(reading: Reading, values: Tensor) -> Tensor:
 # ---- what is written ------------------------------------------------------------------------
 
 
-def save(file: Path, net: nn.Module, optimiser: Muon, done: dict) -> None:
+def save(file: Path, net: nn.Module, optimiser: torch.optim.Optimizer | Muon, done: dict) -> None:
     with images.whole(file) as part:
         torch.save({"net": net.state_dict(), "optimiser": optimiser.state_dict(), **done}, part)
 
 
-def restore(file: Path, net: nn.Module, optimiser: Muon) -> dict:
+def restore(file: Path, net: nn.Module, optimiser: torch.optim.Optimizer | Muon) -> dict:
     try:
         saved = torch.load(file, map_location="cpu", weights_only=True)
         net.load_state_dict(saved["net"])
@@ -377,9 +379,9 @@ def export(out: Path, net: Judge, done: dict, renders: Renders, device: str, ran
 
 CARD = """# judge
 
-Reads attributes, identity and parts off portraits of the course's own world, 64x64. Muon and
-AdamW, one cycle of the learning rate, mirrored copies, weak noise and blur. Made by
-`coursekit train judge`; `coursekit bench judge` prints its gates.
+Reads attributes, identity and parts off portraits of the course's own world, 64x64. AdamW, one
+cycle of the learning rate, mirrored copies, weak noise and blur. Made by `coursekit train judge`;
+`coursekit bench judge` prints its gates.
 
 | | |
 |---|---|"""

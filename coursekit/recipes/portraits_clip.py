@@ -8,15 +8,14 @@ batch. A change that shows in few pixels makes no square. Each square has four p
 noise and blur keep the network from leaning on film grain. Batch k depends on the seed and k alone.
 
 A square tells of two attributes. So that a picture tells of all, each batch also puts questions to
-its pictures: which of a few short captions, one a value of an attribute, is theirs? All pictures for
-which a caption is true are its own (after Yang et al. 2022, "Unified contrastive learning in
+its pictures: which of a few short captions, one a value of an attribute, is theirs? All pictures
+for which a caption is true are its own (after Yang et al. 2022, "Unified contrastive learning in
 image-text-label space").
 
-A thing of a few pixels meets a deadlock: as long as pictures do not show it, its captions have
-nothing to be told apart for, come to lie on one spot, and then no picture is asked to show it. So
-pictures alone answer the questions too, by a linear layer that is thrown away (as Lee et al. 2015,
-"Deeply-supervised nets"), which for the things in HARD counts from the first update; and some squares
-of each batch, in the first batches all, are those that differ in them.
+A thing of a few pixels meets a deadlock: as long as embeddings do not show it, its captions come to
+lie on one spot, as nothing keeps them apart, and then no picture is asked to show it. So pictures
+also answer alone what is in HARD, by a linear layer that is thrown away (as in Lee et al. 2015,
+"Deeply-supervised nets"), and some squares of each batch, in the first batches all, differ in it.
 
 Several processes share the work under `torchrun`, each with negatives of its own.
 """
@@ -52,8 +51,8 @@ TINY = {"vision": VISION | {"layers": [1, 1, 1, 1], "width": 4, "head_width": 32
         "text": {"width": 16, "heads": 2, "layers": 1}, "shards": 2, "batch": 8, "steps": 20}
 SIZES = [len(captions.phrases(name)) for name in captions.NAMED]  # answers of each question
 HARD = {"mouth": (1 / 8, 1.0), "smile": (1 / 4, 5.0)}
-"""What needs help: its share of the squares of a batch, the weight of its own answers in the loss."""
-KICK, KICKED = 800, {"mouth": (1 / 2, 10.0), "smile": (1 / 2, 10.0)}  # the same in the first batches
+"""What needs help: its share of a batch's squares, the weight of the pictures' own answers."""
+KICK, KICKED = 800, {"mouth": (1 / 2, 10.0), "smile": (1 / 2, 10.0)}  # so in the first batches
 TOP_SCALE = math.log(100)  # of the logits, as in Radford et al. 2021
 WEIGHTS = "open_clip_model.safetensors"
 
@@ -81,7 +80,7 @@ def run(out: Path, *, data: Path | None = None, steps: int | None = None,
     yield from judge.fit(out, learner.to(device, memory_format=torch.channels_last),
                          Squares(folder, shards, batch // ranks, seed), steps=steps, resume=resume,
                          device=device, seconds=60 * minutes if minutes else None, lr=LR,
-                         loss_of=objective, leave=export)
+                         loss_of=objective, leave=export, muon=True)
 
 
 def config(tiny: bool = False) -> dict[str, Any]:
@@ -318,7 +317,9 @@ def objective(net: Learner, batch: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def asked(logits: Tensor, true: Tensor) -> Tensor:
-    """(q,) cross-entropies of the questions, 0 where none has an answer: logits (b, n), true (b, q).
+    """(q,) cross-entropies of the questions, 0 where none has an answer.
+
+    logits (b, n), question by question; true (b, q), -1 where there is none.
     """
     terms = []
     for column, some in zip(true.unbind(1), logits.split(SIZES, 1), strict=True):
@@ -374,9 +375,9 @@ def export(out: Path, net: Learner, done: dict, squares: Squares, device: str,
 CARD = """# portraits-clip
 
 Pictures of the course's own world, 64x64, and captions in one space; an open_clip model that loads
-as `open_clip.create_model("local-dir:FOLDER")`. The contrastive loss, and questions by short captions
-that name one thing. Muon and AdamW, one cycle of the learning rate, mirrored copies, weak noise and
-blur. Made by `coursekit train portraits-clip`; `coursekit bench clip` prints its gates.
+as `open_clip.create_model("local-dir:FOLDER")`. The contrastive loss, and questions by short
+captions that name one thing. Muon and AdamW, one cycle of the learning rate, mirrored copies, weak
+noise and blur. Made by `coursekit train portraits-clip`; `coursekit bench clip` prints its gates.
 
 | | |
 |---|---|"""

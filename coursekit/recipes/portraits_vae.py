@@ -67,7 +67,7 @@ def run(out: Path, *, data: Path | None = None, steps: int | None = None,
     yield from judge.fit(out, net.to(device, memory_format=torch.channels_last),
                          Grainy(pictures(n), batch, seed), steps=steps,
                          resume=resume, device=device, seconds=60 * minutes if minutes else None,
-                         lr=LR.get(kind, LR["cpu"]), loss_of=objective, leave=export)
+                         lr=LR.get(kind, LR["cpu"]), loss_of=objective, leave=export, muon=True)
 
 
 def begin(start: str | None, config: dict[str, Any], seed: int) -> nn.Module:

@@ -55,7 +55,7 @@ def from_prompts(context: Context, sd: Latent) -> Figure:
         drawn(context, sd, list(PROMPTS.values()), W), list(PROMPTS),
         alt=f"Six portraits drawn from the sentences {'; '.join(PROMPTS.values())}.",
         caption=f"Each from its own noise, {STEPS} steps, w = {W:g}. Try your own: "
-                "`sd.eps(\"a photo of ..\", w=4.0)`.", scale=2)
+                "sd.eps(\"a photo of ..\", w=4.0).", scale=2)
 
 
 def guided(context: Context, sd: Latent) -> Figure:
