@@ -301,11 +301,11 @@ def test_times_are_medians_beside_the_same_two_images(sd):
 def test_the_kernel_tells_the_highest_since_it_was_told_to_forget():
     prompt_cost.RESET.write_text("5")
     before = prompt_cost.held("VmRSS")
-    torch.ones(16, 2**20).sum()  # 64 MiB, held and let go
+    torch.ones(64, 2**20).sum()  # 256 MiB, held and let go; a worker may free some of its own
     high = prompt_cost.held("VmHWM")
-    assert high - before > 60 * 2**20
+    assert high - before > 200 * 2**20
     prompt_cost.RESET.write_text("5")
-    assert prompt_cost.held("VmHWM") < high
+    assert prompt_cost.held("VmHWM") < high - 100 * 2**20
 
 
 @kernel_tells
