@@ -47,9 +47,9 @@ from coursekit.recipes import portraits_sd
 
 N, SEEDS, STEPS = 200, 3, 30
 W = portraits_sd.GUIDANCE
-TAU, TAU_S = 0.04, 0.4  # Prompt-to-Prompt: shares of the hops under the source's attention to
-#                         words, and under its self-attention
-GUIDED = 2.5  # its w
+# Of Prompt-to-Prompt: shares of the hops under the source's attention to words and under its
+# self-attention, and w
+TAU, TAU_S, GUIDED = 0.04, 0.4, 2.5
 SWEEPS = {  # method -> what its strength is called, and the strengths
     "Prompt-to-Prompt": ("window", (0.8, 0.4, TAU)),
     "plain DDIM": ("w", (1.0, 2.0, GUIDED, 3.0, W, 7.5)),

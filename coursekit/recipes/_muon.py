@@ -23,15 +23,15 @@ class Muon:
     """
 
     def __init__(self, net: nn.Module, lr: float, decay: float) -> None:
-        layers = {f"{where}.{name}".lstrip(".")
-                  for where, module in net.named_modules() if not isinstance(module, nn.Embedding)
-                  for name, p in module.named_parameters(recurse=False)
-                  if p.ndim > 1 and name.endswith("weight") and min(matrix(p).shape) <= WIDEST}
-        free = {name: p for name, p in net.named_parameters() if p.requires_grad}
+        words = {module.weight for module in net.modules() if isinstance(module, nn.Embedding)}
+        layers, rest = [], []
+        for name, p in net.named_parameters():
+            if p.requires_grad:
+                layer = (p.ndim > 1 and name.endswith("weight") and p not in words
+                         and min(len(p), p[0].numel()) <= WIDEST)
+                (layers if layer else rest).append(p)
         # torch's Muon takes matrices alone: these share their storage with the kernels.
-        self.pairs = [(p, nn.Parameter(matrix(p.detach()))) for name, p in free.items()
-                      if name in layers]
-        rest = [p for name, p in free.items() if name not in layers]
+        self.pairs = [(p, nn.Parameter(matrix(p.detach()))) for p in layers]
         self.parts = (
             torch.optim.Muon([flat for _, flat in self.pairs], lr=lr, weight_decay=decay,
                              adjust_lr_fn="match_rms_adamw"),
@@ -42,10 +42,10 @@ class Muon:
     def param_groups(self) -> list[dict[str, Any]]:
         return [group for part in self.parts for group in part.param_groups]
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
+    def zero_grad(self) -> None:
         for p, flat in self.pairs:
             p.grad = flat.grad = None
-        self.parts[1].zero_grad(set_to_none=set_to_none)
+        self.parts[1].zero_grad()
 
     def step(self) -> None:
         for p, flat in self.pairs:

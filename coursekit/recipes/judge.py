@@ -254,7 +254,7 @@ def fit(out: Path, net: nn.Module, renders: Callable[[int], Any], *, steps: int,
                 group["lr"] = lr * cycle(share)
             updating = True  # batch norm changes with the first layer: no checkpoint until the end
             loss = loss_of(net, renders(done["step"] * ranks + rank), device, dtype)
-            optimiser.zero_grad(set_to_none=True)
+            optimiser.zero_grad()
             loss.backward()
             # The clock is averaged with the gradients: all must stop after the same update.
             said, took = agree(net, loss.detach(), time.perf_counter() - begun, ranks)

@@ -238,8 +238,8 @@ class Squares:
         return self.size * len(self.tokens)
 
     def __call__(self, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        help_ = KICKED if k < KICK else HARD
-        chosen = self.choose(k, {name: share for name, (share, _) in help_.items()})
+        hard = KICKED if k < KICK else HARD
+        chosen = self.choose(k, {name: share for name, (share, _) in hard.items()})
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + k)
         plan = torch.randint(len(PLANS), (len(chosen),), generator=generator).tolist()
         where = [divmod(int(i), self.size) for i in chosen]
@@ -250,7 +250,7 @@ class Squares:
         tokens = numpy.concatenate([self.tokens[s][i, j]
                                     for (s, i), j in zip(where, plan, strict=True)])
         found = numpy.concatenate([self.answers[s][i] for s, i in where])
-        weights = torch.tensor([help_.get(name, (0, 0.0))[1] for name in captions.NAMED])
+        weights = torch.tensor([hard.get(name, (0, 0.0))[1] for name in captions.NAMED])
         return (judge.worn(x, generator), torch.from_numpy(tokens).long(),
                 self.questions(generator), torch.from_numpy(found).long(), weights)
 
