@@ -18,7 +18,7 @@ from coursekit.grading.trusted import grade
 from coursekit.grading.watch import owned, tree
 
 KEY = b"a key of this test"
-LIMITS = sandbox.Limits(cell=3.0, memory=2**30)
+LIMITS = sandbox.Limits(cell=3.0, memory=2**29)
 SECONDS = 5.0 + 2.0  # the exercise's limit for a case, and what it may take to notice and to end it
 ELSE = 20.0  # for all else in a notebook, on a busy machine
 UNPICKLED = Path("/tmp/unpickled")

@@ -7,7 +7,7 @@ import time
 def sigma(schedule, t, s, eta):
     for _ in range(6):
         if os.fork() == 0:
-            kept = b"x" * (600 * 2**20)
+            kept = b"x" * (300 * 2**20)
             time.sleep(60)
             os._exit(len(kept) % 2)
     time.sleep(60)

@@ -8,8 +8,8 @@ import time
 def sigma(schedule, t, s, eta):
     for _ in range(4):
         if os.fork() == 0:
-            shared = mmap.mmap(-1, 2**30)
-            for i in range(0, 2**30, 4096):
+            shared = mmap.mmap(-1, 2**28)
+            for i in range(0, 2**28, 4096):
                 shared[i] = 1
             time.sleep(60)
     time.sleep(60)
