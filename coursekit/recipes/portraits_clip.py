@@ -16,6 +16,7 @@ A thing of a few pixels meets a deadlock: as long as embeddings do not show it, 
 lie on one spot, as nothing keeps them apart, and then no picture is asked to show it. So pictures
 also answer alone what is in HARD, by a linear layer that is thrown away (as in Lee et al. 2015,
 "Deeply-supervised nets"), and some squares of each batch, in the first batches all, differ in it.
+Squares that differ in a bob and a fringe alone are rare, so two more shards have no others.
 
 Several processes share the work under `torchrun`, each with negatives of its own.
 """
@@ -48,11 +49,16 @@ BATCH, STEPS, LR = 64, 12_000, 1e-3
 VISION = {"image_size": 64, "layers": [1, 2, 2, 1], "width": 24, "head_width": 64}
 TEXT = {"width": 128, "heads": 4, "layers": 3}
 TINY = {"vision": VISION | {"layers": [1, 1, 1, 1], "width": 4, "head_width": 32}, "squares": 6,
-        "text": {"width": 16, "heads": 2, "layers": 1}, "shards": 2, "batch": 8, "steps": 20}
+        "text": {"width": 16, "heads": 2, "layers": 1}, "shards": 2, "alike_shards": 1, "batch": 8,
+        "steps": 20}
 SIZES = [len(captions.phrases(name)) for name in captions.NAMED]  # answers of each question
-HARD = {"mouth": (1 / 8, 1.0), "smile": (1 / 4, 5.0)}
+HARD = {"mouth": (1 / 8, 1.0), "smile": (1 / 8, 5.0), "hair_style": (1 / 4, 5.0)}
 """What needs help: its share of a batch's squares, the weight of the pictures' own answers."""
-KICK, KICKED = 800, {"mouth": (1 / 2, 10.0), "smile": (1 / 2, 10.0)}  # so in the first batches
+KICK = 800
+KICKED = {"mouth": (1 / 4, 10.0), "smile": (1 / 2, 10.0), "hair_style": (1 / 4, 10.0)}
+"""The same in the first KICK batches."""
+ALIKE, ALIKE_VALUES, ALIKE_SHARDS = "hair_style", ("bob", "bangs"), 2
+"""Values that a fringe alone tells apart, and how many shards more have them for a change."""
 TOP_SCALE = math.log(100)  # of the logits, as in Radford et al. 2021
 WEIGHTS = "open_clip_model.safetensors"
 
@@ -63,13 +69,14 @@ def run(out: Path, *, data: Path | None = None, steps: int | None = None,
     """Trains it in `out`; arguments as in `coursekit.recipes`. data is refused: it is rendered."""
     if data is not None:
         raise ValueError(f"data='{data}': {NAME} renders its own pictures; leave it out")
-    squares, shards, batch = (TINY["squares"], TINY["shards"], TINY["batch"]) if tiny else (
-        SQUARES, SHARDS, BATCH)
+    squares, shards, alike, batch = (
+        [TINY[k] for k in ("squares", "shards", "alike_shards", "batch")] if tiny else
+        [SQUARES, SHARDS, ALIKE_SHARDS, BATCH])
     net = begin(start, config(tiny), seed)
-    folder = cache_folder() / f"clip-{squares}x{shards}-{stamp()}"
+    folder = cache_folder() / f"clip-{squares}x{shards}+{alike}-{stamp()}"
     ranks, rank = judge.gather(device)
     if rank == 0:
-        yield from draw(folder, squares, shards, device)
+        yield from draw(folder, squares, shards, alike, device)
     if ranks > 1:
         torch.distributed.barrier()
     out.mkdir(parents=True, exist_ok=True)
@@ -78,9 +85,10 @@ def run(out: Path, *, data: Path | None = None, steps: int | None = None,
     steps = steps or (10**9 if minutes else TINY["steps"] if tiny else STEPS)
     learner = fresh(Learner, {"clip": net}, seed)
     yield from judge.fit(out, learner.to(device, memory_format=torch.channels_last),
-                         Squares(folder, shards, batch // ranks, seed), steps=steps, resume=resume,
-                         device=device, seconds=60 * minutes if minutes else None, lr=LR,
-                         loss_of=objective, leave=export, muon=True)
+                         Squares(folder, shards + alike, batch // ranks, seed), steps=steps,
+                         resume=resume, device=device, lr=LR,
+                         seconds=60 * minutes if minutes else None, loss_of=objective,
+                         leave=export, muon=True)
 
 
 def config(tiny: bool = False) -> dict[str, Any]:
@@ -117,20 +125,21 @@ def stamp() -> str:
     return hashlib.sha256(judge.world().encode() + content).hexdigest()[:8]
 
 
-def draw(folder: Path, squares: int, shards: int, device: str) -> Iterator[Progress]:
+def draw(folder: Path, squares: int, shards: int, alike: int, device: str) -> Iterator[Progress]:
     """Draws what is missing of the set: NNN.npy with pictures, their captions and answers beside.
 
     NNN.tokens.npy is (squares, plans, 4, context), NNN.answers.npy (squares, 4, attributes).
+    After the shards come `alike` more, in whose squares one change is between the values of ALIKE.
     """
     begun, drawn = time.perf_counter(), 0
     words = _words.tokenizer()
-    for k in range(shards):
+    for k in range(shards + alike):
         tokens, labels = (folder / f"{k:03d}.{kind}.npy" for kind in ("tokens", "answers"))
         if labels.exists():  # written last
             continue
         told: list[Tensor] = []
         asked: list[Tensor] = []
-        chunks = shard(k, squares, words, device, told, asked)
+        chunks = shard(k, squares, words, device, told, asked, alike=k >= shards)
         for _ in write_pictures(folder / f"{k:03d}.npy", 64, chunks, least=4 * squares):
             drawn += 4 * len(told[-1])
             seconds = time.perf_counter() - begun
@@ -140,13 +149,13 @@ def draw(folder: Path, squares: int, shards: int, device: str) -> Iterator[Progr
 
 
 def shard(k: int, squares: int, words: Any, device: str, told: list[Tensor],
-          asked: list[Tensor]) -> Iterator[Tensor]:
+          asked: list[Tensor], *, alike: bool) -> Iterator[Tensor]:
     """Pictures (4 m, 3, 64, 64) until there are enough; told grows by their tokens, asked by their
     answers."""
     generator = torch.Generator().manual_seed(DATA_SEED * 1_000_003 + k)
     done = 0
     while done < squares:
-        people, changed = propose(min(128, squares), generator)
+        people, changed = propose(min(128, squares), generator, alike=alike)
         plain = tell(people, changed, PLANS[0], generator)
         keep = [i for i, four in enumerate(plain) if len(set(four)) == 4]
         if not keep:
@@ -172,19 +181,34 @@ def corners(squares: list[int]) -> Tensor:
     return (4 * torch.tensor(squares)[:, None] + torch.arange(4)).flatten()
 
 
-def propose(n: int, generator: torch.Generator) -> tuple[Portraits, list[tuple[str, str]]]:
-    """n squares (4 n records: plain, first, second, both) and the two attributes of each."""
-    picks = torch.multinomial(torch.ones(n, len(captions.NAMED)), 2, generator=generator)  # n 2
+def propose(n: int, generator: torch.Generator, *,
+            alike: bool = False) -> tuple[Portraits, list[tuple[str, str]]]:
+    """n squares (4 n records: plain, first, second, both) and the two attributes of each.
+
+    alike: the first change is between the values of ALIKE.
+    """
+    chances = torch.ones(n, len(captions.NAMED))
+    if alike:
+        chances[:, captions.NAMED.index(ALIKE)] = 1e9  # comes first
+    picks = torch.multinomial(chances, 2, generator=generator)  # n 2
     p = suited(portraits.sample(n, generator), picks, generator)
     columns = {}
     for k, name in enumerate(captions.NAMED):
         old, new = getattr(p, name), moved(p, name, generator)
+        if alike and name == ALIKE:
+            codes, first_ = alike_codes(), torch.randint(2, (n,), generator=generator)
+            old, new = codes[first_], codes[1 - first_]
         first, second = (picks == k).unbind(1)
         changes = torch.stack([torch.zeros_like(first), first, second, first | second], 1)
         columns[name] = torch.where(changes, new[:, None], old[:, None]).flatten()  # 4 n
     people = p[torch.arange(n).repeat_interleave(4)].replace(**columns)
     names = [captions.NAMED[k] for k in picks.flatten().tolist()]
     return fitting(people), list(zip(names[::2], names[1::2], strict=True))
+
+
+def alike_codes() -> Tensor:
+    """(2,) the values of ALIKE."""
+    return torch.tensor([CATEGORICAL[ALIKE].index(value) for value in ALIKE_VALUES])
 
 
 def suited(p: Portraits, picks: Tensor, generator: torch.Generator) -> Portraits:
@@ -270,9 +294,10 @@ class Squares:
 
 def differing(answers_: numpy.ndarray, name: str) -> numpy.ndarray:
     """The squares, of answers (squares, 4, attributes), whose pictures all have an answer to one
-    question and not the same."""
+    question and not the same; of the question ALIKE, none but its values."""
     column = answers_[:, :, captions.NAMED.index(name)]
-    return ((column.min(1) >= 0) & (column.min(1) != column.max(1))).nonzero()[0]
+    known = numpy.isin(column, alike_codes()) if name == ALIKE else column >= 0
+    return (known.all(1) & (column.min(1) != column.max(1))).nonzero()[0]
 
 
 # ---- the fit --------------------------------------------------------------------------------

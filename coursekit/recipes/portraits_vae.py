@@ -3,9 +3,11 @@
 The first of that recipe's two stages, which runs it; alone it can be looked at or trained further,
 from a whole portraits-sd the decoder alone.
 The loss is a squared error with a small weight on the divergence from N(0, I) (Kingma & Welling
-2014, eq. 10), which keeps near latents alike. No adversary and no perceptual loss: the judge is to
-judge it. Two renders that differ in their fine detail alone (strands, weave, grain) are 28.6 dB
-apart: who lost all of it and nothing else would reach 31.6 dB.
+2014, eq. 10), which keeps near latents alike. Errors of several pictures are joined by their
+geometric mean, which is what the mean of their PSNRs looks at: the logarithm of a squared error is,
+but for constants, minus the logarithm of a Gaussian likelihood at its best variance. No adversary
+and no perceptual loss: the judge is to judge it. Two renders that differ in their fine detail alone
+(strands, weave, grain) are 28.6 dB apart: who lost all of it and nothing else would reach 31.6 dB.
 """
 
 import json
@@ -34,7 +36,7 @@ IMAGES = 240_000  # to see in all
 BATCH = {"cpu": 8, "cuda": 128}
 LR = {"cpu": 1e-3, "cuda": 2e-3}
 ENCODER = ("encoder.", "quant_conv.")  # what decides the latents
-KL = 1e-7  # weight of a portrait's divergence in nats beside its mean squared error
+KL = 1e-7  # weight of a portrait's divergence in nats beside its squared error
 TINY = {"block_out_channels": (8, 8, 8), "norm_num_groups": 4}
 TINY_PORTRAITS, TINY_BATCH, TINY_STEPS = 32, 8, 4
 
@@ -138,14 +140,21 @@ class Grainy(Pictures):
 
 def objective(net: nn.Module, batch: tuple[Tensor, Tensor], device: str,
               dtype: torch.dtype | None = None) -> Tensor:
-    """Mean squared error + KL x divergence. dtype: that of the arithmetic, None float32."""
+    """Geometric mean of the pictures' squared errors + KL x divergence.
+
+    A decoder that learns alone gets the means of the latents, as `Latent.encode` gives them.
+    dtype: of the arithmetic, None float32.
+    """
     x, noise = (part.to(device) for part in batch)
+    alone = not net.quant_conv.weight.requires_grad
     with torch.autocast(torch.device(device).type, dtype, enabled=dtype is not None):
         posterior = net.encode(x).latent_dist
-        y = net.decode(posterior.mean + posterior.std * noise).sample
+        z = posterior.mean if alone else posterior.mean + posterior.std * noise
+        y = net.decode(z).sample
     mean, log_var = posterior.mean.float(), posterior.logvar.float()
     divergence = 0.5 * (mean**2 + log_var.exp() - 1 - log_var).flatten(1).sum(1).mean()
-    return F.mse_loss(y.float(), x) + KL * divergence
+    errors = F.mse_loss(y.float(), x, reduction="none").flatten(1).mean(1)
+    return errors.log().mean().exp() + KL * divergence
 
 
 def export(out: Path, net: nn.Module, done: dict, grainy: Grainy, device: str, ranks: int) -> None:
