@@ -1,5 +1,6 @@
 """The judge's network, its recipe on a toy size, and the shipped weights on fresh renders."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -197,6 +198,18 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(cache):
     assert [u.step for u in rest] == [5, 6] and rest[-1].loss == whole.loss
     one, two = (pretrained.load(cache / name).net.state_dict() for name in "ab")
     assert_close(one, two, atol=0, rtol=0)
+
+
+def test_the_clock_counts_what_the_optimiser_takes(cache, monkeypatch):
+    step = torch.optim.AdamW.step
+
+    def slow(self):
+        time.sleep(0.2)
+        step(self)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", slow)
+    *_, last = recipe.run(cache / "a", steps=6, tiny=True)
+    assert last.seconds > 5 * 0.2
 
 
 def test_weights_without_detail_begin_one_with_detail(cache):

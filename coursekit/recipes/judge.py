@@ -245,7 +245,7 @@ def fit(out: Path, net: nn.Module, renders: Callable[[int], Any], *, steps: int,
     dtype = fast_dtype(device)
     net.train()
     logged = saved = done["seconds"]
-    progress, updating = None, False
+    progress, updating, moved = None, False, 0.0
     try:
         while done["step"] < steps and (seconds is None or done["seconds"] < seconds):
             begun = time.perf_counter()
@@ -256,11 +256,15 @@ def fit(out: Path, net: nn.Module, renders: Callable[[int], Any], *, steps: int,
             loss = loss_of(net, renders(done["step"] * ranks + rank), device, dtype)
             optimiser.zero_grad()
             loss.backward()
-            # The clock is averaged with the gradients: all must stop after the same update.
-            said, took = agree(net, loss.detach(), time.perf_counter() - begun, ranks)
+            # The clock is averaged with the gradients: all must stop after the same update. So
+            # what the optimiser takes counts one update late.
+            took = time.perf_counter() - begun + moved
+            said, took = agree(net, loss.detach(), took, ranks)
             if not math.isfinite(said):
                 raise FloatingPointError(f"loss is {said} at step {done['step']}: lr {lr} is high")
+            begun = time.perf_counter()
             optimiser.step()
+            moved = time.perf_counter() - begun
             done = {"step": done["step"] + 1, "seconds": done["seconds"] + took}
             updating = False
             progress = Progress(done["step"], steps, done["step"] * ranks * renders.batch, said,
