@@ -28,7 +28,7 @@ from coursekit.recipes import (
 )
 
 NAME = "portraits-vae"
-CONFIG = {"block_out_channels": (16, 32, 64), "layers_per_block": 1, "norm_num_groups": 8,
+CONFIG = {"block_out_channels": (16, 32, 64), "layers_per_block": 2, "norm_num_groups": 8,
           "latent_channels": 4, "sample_size": 64, "force_upcast": False,
           "down_block_types": ("DownEncoderBlock2D",) * 3,
           "up_block_types": ("UpDecoderBlock2D",) * 3}
