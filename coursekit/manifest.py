@@ -14,7 +14,7 @@ from coursekit.images import whole
 
 WEIGHTS = Path(__file__).parent / "weights"
 OWN_FILES = ("model.safetensors", "config.json", "card.md")
-STEPS_ETA = "steps_eta.jsonl"  # what `coursekit bench steps_eta --json` printed for the weights
+STEPS_ETA = "steps_eta.jsonl"  # what `coursekit bench steps-eta --json` printed for the weights
 MEASURED = (STEPS_ETA,)  # shipped with a folder of ours where it has them
 PIPELINE = "model_index.json"  # names the folders that make up a pipeline of diffusers
 SHIPPED_SUFFIXES = (".json", ".md", ".safetensors", ".txt")

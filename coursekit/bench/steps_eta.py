@@ -2,7 +2,7 @@
 
 Every cell starts from the same noise. The peer is what as many renders get, on average over
 FLOORS sets; how much they scatter says which cells differ. Hours on two cores. What
-`coursekit bench steps_eta --json` prints is what is shipped beside the weights, in TABLE.
+`coursekit bench steps-eta --json` prints is what is shipped beside the weights, in TABLE.
 """
 
 import json
@@ -76,7 +76,7 @@ def stored(folder: str | Path) -> list[Measured]:
     except (KeyError, TypeError, ValueError):
         found = []
     if not found:
-        raise ValueError(f"'{file}' is damaged: accepted is what `coursekit bench steps_eta --json` "
+        raise ValueError(f"'{file}' is damaged: accepted is what `coursekit bench steps-eta --json` "
                          "prints")
     return sorted(found, key=lambda table: -table.n)
 
