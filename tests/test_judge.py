@@ -36,7 +36,7 @@ def test_shapes_are_those_promised(x):
     judge = Judge().eval()
     with torch.no_grad():
         features = judge.features(x)
-        reading, parts = judge.read(features), judge.segment(features)
+        reading, parts = judge.read(x, features), judge.segment(features)
     assert [tuple(f.shape[1:]) for f in features] == [
         (32, 32, 32), (64, 16, 16), (128, 8, 8), (192, 4, 4)]
     assert {n: v.shape[1] for n, v in reading.logits.items()} == {
@@ -47,16 +47,32 @@ def test_shapes_are_those_promised(x):
     assert judge.pooled(x).shape == (5, 384)
 
 
-def test_detail_lets_single_pixels_of_the_face_through(x):
+def test_detail_lets_single_places_of_the_face_through(x):
     """A change within the face at level 1 reaches the reading by the short way alone."""
     judge = Judge(**SMALL, detail=4).eval()
     features = judge.features(x)
-    before = judge.read(features).mean
+    before = judge.read(x, features).mean
     features[1] = features[1].clone()
     features[1][:, :, 0] += 5.0  # above the face: not looked at
-    assert_close(judge.read(features).mean, before)
+    assert_close(judge.read(x, features).mean, before)
     features[1][:, :, 5, 5] += 5.0
-    assert (judge.read(features).mean - before).abs().max() > 1e-4
+    assert (judge.read(x, features).mean - before).abs().max() > 1e-4
+
+
+def test_the_tower_sees_the_pixels_of_the_face_and_no_more(x):
+    judge = Judge(**SMALL, face=4, tower=((4, 1), (6, 1))).eval()
+    features = judge.features(x)
+    before = judge.read(x, features).mean
+
+    def after(row, column):
+        other = x.clone()
+        other[:, :, row, column] *= -1
+        return judge.read(other, features).mean  # by the tower alone: features are those of x
+
+    for row, column in ((7, 30), (48, 30), (30, 11), (30, 52)):
+        assert_close(after(row, column), before, atol=0, rtol=0)
+    for row, column in ((8, 12), (47, 51)):
+        assert (after(row, column) - before).abs().max() > 1e-6
 
 
 def test_a_picture_is_read_alike_alone_and_in_a_batch(x):
@@ -150,11 +166,60 @@ def test_likelihood_is_least_at_the_true_values_and_variance(x, generator):
 
     def at(shift, log_var):
         said = replace(reading, mean=values + shift, log_var=torch.full((5, 17), log_var))
-        return recipe.likelihood(said, values) / (0.5 * torch.tensor(log_var)).exp()
+        return recipe.likelihood(said, values) / torch.tensor(log_var).exp()
 
     variance = 2 * torch.tensor(0.3).log().item()  # of an error of 0.3
     assert at(0.0, variance) < at(0.1, variance)
     assert at(0.3, variance) < min(at(0.3, variance - 0.5), at(0.3, variance + 0.5))
+
+
+def test_means_learn_from_the_squared_error_whatever_the_variance(x, generator):
+    reading = Judge(**SMALL).eval()(x)
+    values = torch.randn(5, 17, generator=generator)
+    found = []
+    for log_var in (-3.0, 0.0, 1.5):
+        mean = (values + 0.3).requires_grad_()
+        said = replace(reading, mean=mean, log_var=torch.full((5, 17), log_var))
+        recipe.likelihood(said, values).backward()
+        found.append(mean.grad)
+    weighted = 0.3 * recipe.care(values) / (5 * 17)
+    for gradient in found:
+        assert_close(gradient, weighted.expand(5, 17))
+
+
+def test_the_difference_of_twins_leaves_out_what_they_share(generator):
+    values = torch.randn(6, 17, generator=generator)
+    values[1::2] = values[::2]
+    k = READ.index("smile")
+    values[1::2, k] += 1.0
+    shared = torch.randn(3, 17, generator=generator).repeat_interleave(2, 0)
+    assert recipe.difference(values + shared, values) < 1e-12
+    wrong = values.clone()
+    wrong[1::2, k] += 0.5
+    expected = 0.5 * 0.5**2 * recipe.CARE["smile"] / 17
+    assert_close(recipe.difference(wrong, values), torch.tensor(expected))
+    wrong[:, k + 1] += torch.randn(6, generator=generator)  # both have the same yaw
+    assert_close(recipe.difference(wrong, values), torch.tensor(expected))
+
+
+def test_twins_differ_in_one_thing_that_can_be_seen():
+    p = portraits.stack(*(recipe.records(k, 512) for k in range(4)))
+    first, second = p[torch.arange(0, len(p), 2)], p[torch.arange(1, len(p), 2)]
+    names = [*CATEGORICAL, *CONTINUOUS, "seed"]
+    differ = torch.stack([getattr(first, name) != getattr(second, name) for name in names])
+    beard = names.index("beard")  # a child grows none
+    assert (differ.sum(0) == 1).float().mean() > 0.95
+    assert ((differ.sum(0) == 1) | (differ[beard] & (differ.sum(0) == 2))).all()
+    changed = {name: int(row.sum()) for name, row in zip(names, differ, strict=True) if row.any()}
+    assert set(changed) == {*recipe.CHANGED, "beard"}
+    assert max(changed, key=changed.get) == "smile"
+    assert (first.age[differ[names.index("ageing")]] > recipe.OLD).all()
+    hair = differ[names.index("hair_style")]
+    mixed = hair & first.where("hair_style", *recipe.ALIKE) & second.where(
+        "hair_style", *recipe.ALIKE)
+    assert mixed.sum() > 3
+    change = (portraits.render(first[:64]) - portraits.render(second[:64])).abs().amax((1, 2, 3))
+    assert (change > 0.02).float().mean() > 0.8  # a hat or glasses hide the rest
 
 
 def test_a_batch_depends_on_its_number_alone(cache):
@@ -169,6 +234,17 @@ def test_a_batch_depends_on_its_number_alone(cache):
     assert_close(first.maps, again.maps, atol=0, rtol=0)
 
 
+def test_twins_stay_together(cache):
+    list(recipe.draw(cache / "set", 16, 5, "cpu"))
+    batch = recipe.Renders(cache / "set", 16, 8, seed=3)(2)
+    apart = (batch.values[::2] != batch.values[1::2]).sum(1)
+    for name in CATEGORICAL:
+        apart += batch.codes[name][::2] != batch.codes[name][1::2]
+    assert ((apart == 1) | (apart == 2)).all()  # 2 where a child loses its beard
+    with pytest.raises(ValueError, match="batch=7 parts twins"):
+        recipe.Renders(cache / "set", 16, 7, seed=3)
+
+
 def test_batches_fit_their_records(cache):
     """What a batch says of its pictures is what the world says, mirrored or not."""
     list(recipe.draw(cache / "set", 16, 4, "cpu"))
@@ -180,7 +256,8 @@ def test_batches_fit_their_records(cache):
     for row, true in zip(batch.mapped.tolist(), batch.maps, strict=True):
         found = [(k, flip) for k, v in enumerate(recipe.standardised(p))
                  for flip in (False, True)
-                 if torch.equal(batch.values[row], v * sign if flip else v)]
+                 if torch.equal(batch.values[row], v * sign if flip else v)
+                 and all(batch.codes[a][row] == getattr(p, a)[k] for a in CATEGORICAL)]
         ((k, flip),) = found
         labels = truth.labels(p[k])[0].long()
         assert torch.equal(true, labels.flip(-1) if flip else labels)
@@ -212,13 +289,29 @@ def test_the_clock_counts_what_the_optimiser_takes(cache, monkeypatch):
     assert last.seconds > 5 * 0.2
 
 
-def test_weights_without_detail_begin_one_with_detail(cache):
-    old = Judge(**SMALL)
+def test_weights_without_a_second_look_are_read_at_first_as_before(cache, x):
+    old = Judge(**SMALL, detail=4).eval()
     pretrained.save(cache / "old", old, old.config)
-    net = recipe.begin(str(cache / "old"), {"detail": 4}, seed=0)
-    assert net.config == {**old.config, "detail": 4}
-    for key, value in pretrained.load(cache / "old").net.state_dict().items():
-        assert_close(net.state_dict()[key], value, atol=0, rtol=0)
+    config = {"face": 4, "tower": ((4, 1), (4, 1))}
+    net = recipe.begin(str(cache / "old"), config, seed=0).eval()
+    assert net.config == {**old.config, **config}
+    old = pretrained.load(cache / "old").net.eval()
+    with torch.no_grad():
+        mine, wanted = net(x), old(x)
+        assert net.look(x, net.features(x)).shape == (5, 2 * SMALL["summary"])
+    assert_close(mine.mean, wanted.mean)
+    assert_close(mine.logits, wanted.logits)
+
+
+def test_from_given_weights_distances_and_parts_stay_as_they_are(cache, x):
+    list(recipe.run(cache / "a", steps=2, tiny=True))
+    list(recipe.run(cache / "b", steps=6, tiny=True, start=str(cache / "a")))
+    one, two = (pretrained.load(cache / name).net.eval() for name in "ab")
+    with torch.no_grad():
+        features = one.features(x)
+        assert_close(two.features(x), features, atol=0, rtol=0)
+        assert_close(two.segment(features), one.segment(features), atol=0, rtol=0)
+        assert (two(x).mean - one(x).mean).abs().max() > 1e-3
 
 
 def test_a_damaged_checkpoint_is_refused_in_one_line(cache):
@@ -239,7 +332,7 @@ def test_a_folder_of_pictures_is_refused(cache):
 # ---- what is shipped ------------------------------------------------------------------------
 
 
-FLOORS = {"ageing": 0.65, "hair_colour": 0.85}  # the card says why; 0.9 elsewhere
+FLOORS = {"ageing": 0.85}  # the card says why; 0.9 elsewhere
 
 
 @shipped
@@ -252,7 +345,7 @@ def test_the_shipped_judge_reads_fresh_renders():
         seen = weights[name] > 0
         right = reading.index(name)[seen] == getattr(p, name)[seen]
         assert right.float().mean() > FLOORS.get(name, 0.9), name
-    for name in ("yaw", "light"):
+    for name in ("yaw", "light", "smile", "age"):
         error = (reading.value(name) - getattr(p, name)).square().mean()
         assert error < 0.06 * getattr(p, name).var(), name
     with torch.no_grad():

@@ -4,8 +4,8 @@
     16x16   stride 2, block                  level 1   | segmentation: a light decoder to 64x64
      8x8    stride 2, two blocks             level 2  /
      4x4    stride 2, block                  level 3
-            flatten, linear: the summary     \\ every attribute, with an uncertainty
-            level 1 about the face: detail   /  where it is continuous
+            first look: level 3 and the face at level 1       \\ every attribute, with an
+            second look: level 3 and a tower on 40x40 pixels  /  uncertainty if continuous
 
 A block is x + BN(conv x) under a ReLU (He et al. 2016, with one convolution). Features that are
 unit-normalised over channels serve perceptual distances as in LPIPS (Zhang et al. 2018), their
@@ -15,6 +15,7 @@ means over the picture serve Frechet distances (Heusel et al. 2017).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -29,8 +30,14 @@ READ = (*IDENTITY, "age", "smile", "yaw", "pitch", "roll", "light", "warmth")
 """The continuous attributes that the judge reads; identity comes first."""
 
 FACE = slice(3, 13)
-"""Rows and columns of level 1 that hold the face, whatever the pose: a curved lip is a pixel or
-two, which the coarse levels have lost."""
+"""Rows and columns of level 1 that hold the face, whatever the pose."""
+
+PIXELS = (slice(8, 48), slice(12, 52))
+"""Rows and columns of pixels that do."""
+
+TOWER = ((16, 2), (48, 4), (96, 4), (128, 2))
+"""Channels and blocks at 40, 20, 10 and 5 rows of the face. A curved lip is a pixel or two, which
+level 0 has lost: it sees 2x2 pixels as one place."""
 
 MIDDLES = tuple(sum(CONTINUOUS[name]) / 2 for name in READ)
 SPREADS = tuple((CONTINUOUS[n][1] - CONTINUOUS[n][0]) / math.sqrt(12) for n in READ)
@@ -74,32 +81,40 @@ class Judge(nn.Module):
     Args:
         widths: channels of the four levels.
         depths: blocks of the four levels.
-        summary: length of the vector that all attributes are read from.
-        detail: length of the vector from the face at level 1 that goes into it; 0 for none.
+        summary: length of the vector that a look leaves; all attributes are read from these.
+        detail: length of the vector from the face at level 1 in the first look; 0 for none.
+        face: length of the vector from the tower in the second look; 0 for no second look.
+        tower: channels and blocks of the tower's levels.
 
     Pictures are (b, 3, 64, 64) in [-1, 1]; anything else is refused with a ValueError.
     """
 
     def __init__(self, widths: tuple[int, int, int, int] = (32, 64, 128, 192),
                  depths: tuple[int, int, int, int] = (1, 1, 2, 1), summary: int = 384,
-                 detail: int = 0) -> None:
+                 detail: int = 0, face: int = 0,
+                 tower: tuple[tuple[int, int], ...] = TOWER) -> None:
         super().__init__()
         self.config = {"widths": tuple(widths), "depths": tuple(depths), "summary": summary,
                        "detail": detail}
-        before = (12, *widths)
-        self.levels = nn.ModuleList(
-            nn.Sequential(Conv(before[k], widths[k], stride=1 if k == 0 else 2),
-                          *(Block(widths[k]) for _ in range(depths[k])))
-            for k in range(4)
-        )  # fmt: skip
-        self.summary = Dense(widths[3] * (SIZE // 16) ** 2, summary)
+        if face:
+            self.config |= {"face": face, "tower": tuple(tuple(level) for level in tower)}
+        self.levels = levels(12, zip(widths, depths, strict=True))
+        coarse = widths[3] * (SIZE // 16) ** 2
+        self.summary = Dense(coarse, summary)
         if detail:
             self.detail = Dense(widths[1] * (FACE.stop - FACE.start) ** 2, detail)
             self.blend = Dense(summary + detail, summary)
+        if face:
+            places = math.prod(-(-(s.stop - s.start) // 2 ** (len(tower) - 1)) for s in PIXELS)
+            self.context = Dense(coarse, summary)
+            self.tower = levels(3, tower)
+            self.face = Dense(tower[-1][0] * places, face)
+            self.join = Dense(summary + face, summary)
+        seen = 2 * summary if face else summary
         self.heads = nn.ModuleDict(
-            {name: nn.Linear(summary, len(values)) for name, values in CATEGORICAL.items()})
-        self.mean = nn.Linear(summary, len(READ))
-        self.log_var = nn.Linear(summary, len(READ))
+            {name: nn.Linear(seen, len(values)) for name, values in CATEGORICAL.items()})
+        self.mean = nn.Linear(seen, len(READ))
+        self.log_var = nn.Linear(seen, len(READ))
         self.lateral = nn.ModuleList(nn.Conv2d(w, widths[0], 1) for w in widths[:3])
         self.refine = nn.ModuleList(Conv(widths[0], widths[0]) for _ in range(2))
         self.parts = nn.Conv2d(widths[0], 4 * len(GROUPS), 1)
@@ -117,16 +132,29 @@ class Judge(nn.Module):
 
     def forward(self, x: Tensor) -> Reading:
         """All attributes of pictures x (b, 3, 64, 64) in [-1, 1]."""
-        return self.read(self.features(x))
+        return self.read(x, self.features(x))
 
-    def read(self, features: list[Tensor]) -> Reading:
-        """As `forward`, from features that are known already."""
-        h = self.summary(features[3].contiguous())  # b summary
-        if self.config["detail"]:
-            face = features[1][:, :, FACE, FACE].contiguous()
-            h = self.blend(torch.cat([h, self.detail(face)], 1))
+    def read(self, x: Tensor, features: list[Tensor]) -> Reading:
+        """As `forward`, where the features of x are known already."""
+        h = self.look(x, features)
         logits = {name: head(h) for name, head in self.heads.items()}
         return Reading(logits, self.mean(h), self.log_var(h).clamp(-8, 2))
+
+    def look(self, x: Tensor, features: list[Tensor]) -> Tensor:
+        """What all attributes are linear in: (b, summary) after one look, (b, 2 summary) after
+        two."""
+        coarse = features[3].contiguous()
+        h = self.summary(coarse)
+        if self.config["detail"]:
+            near = features[1][:, :, FACE, FACE].contiguous()
+            h = self.blend(torch.cat([h, self.detail(near)], 1))
+        if "face" in self.config:
+            near = x[:, :, *PIXELS].contiguous(memory_format=torch.channels_last)
+            for level in self.tower:
+                near = level(near)
+            near = self.face(near.contiguous())
+            h = torch.cat([h, self.join(torch.cat([self.context(coarse), near], 1))], 1)
+        return h
 
     def segment(self, features: list[Tensor]) -> Tensor:
         """Logits of the parts in GROUPS: (b, 12, 64, 64)."""
@@ -143,6 +171,17 @@ class Judge(nn.Module):
     def pooled(self, x: Tensor) -> Tensor:
         """(b, 384) means of levels 1 to 3 over the picture: the features of FID_w."""
         return torch.cat([h.mean((2, 3)) for h in self.features(x)[1:]], 1)
+
+
+def levels(inside: int, shape: Iterable[tuple[int, int]]) -> nn.ModuleList:
+    """Levels of (channels, blocks), each after the first at half the size of the one before."""
+    found = nn.ModuleList()
+    for width, depth in shape:
+        stride = 2 if found else 1
+        blocks = (Block(width) for _ in range(depth))
+        found.append(nn.Sequential(Conv(inside, width, stride), *blocks))
+        inside = width
+    return found
 
 
 class Conv(nn.Sequential):

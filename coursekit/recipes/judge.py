@@ -1,10 +1,15 @@
 """The judge of the Portraits world: attributes, identity and parts in one small network.
 
 The set is rendered once into the cache folder: three chunks in five of the full world, two of
-the training distribution; one chunk in three with a map of its parts. Mirrored copies are
-exact but for a glint in the eye, once the signs of yaw, roll and light are turned. Weak noise and
-blur keep the judge from leaning on the film grain, which a generator does not draw. Batch k and its
-noise depend on the seed and k alone, so a run that was killed goes on as if it had not been.
+the training distribution; one chunk in three with a map of its parts. Rows 2i and 2i + 1 are twins
+that differ in one thing: the error of the difference of their readings is about that thing alone.
+Mirrored copies are exact but for a glint in the eye, once the signs of yaw, roll and light are
+turned. Weak noise and blur keep the judge from leaning on the film grain, which a generator does
+not draw. Batch k and its noise depend on the seed and k alone, so a run that was killed goes on as
+if it had not been.
+
+With `start` the trunk and the parts stay as they are and only the readings learn: whatever was
+measured in FID_w or LPIPS_w still stands.
 
 Several processes share the work under `torchrun`; on a CPU one process a core, OMP_NUM_THREADS=1,
 waits once an update instead of once a layer, which is worth it on a busy machine.
@@ -28,17 +33,36 @@ from torch.nn import functional as F
 from coursekit import images, portraits, pretrained
 from coursekit.diffusion.train import fast_dtype
 from coursekit.nets.judge import MIDDLES, READ, SPREADS, Judge, Reading
-from coursekit.portraits import CATEGORICAL, TRAINING, Portraits, truth
+from coursekit.portraits import CATEGORICAL, IDENTITY, TRAINING, Portraits, truth
+from coursekit.portraits.attributes import HUMANS
 from coursekit.recipes import cache_folder, fresh
+from coursekit.recipes._changes import fitting, moved
 from coursekit.recipes._muon import BETAS, Muon
 
 NAME = "judge"
-CHUNK, CHUNKS, DATA_SEED = 512, 256, 0
-BATCH, STEPS, LR, DECAY = 64, 12_000, 2e-3, 0.02
-CONFIG = {"depths": (1, 2, 2, 1), "detail": 256}
-TINY = {"config": {"widths": (8, 8, 8, 8), "depths": (1, 1, 1, 1), "summary": 16, "detail": 8},
+CHUNK, CHUNKS, DATA_SEED = 512, 512, 0
+BATCH, STEPS, LR, DECAY = 96, 12_000, 2e-3, 0.02
+GENTLE = 1e-3  # the learning rate where training begins with given weights
+CONFIG = {"depths": (1, 2, 2, 1), "detail": 256, "face": 256}
+TINY = {"config": {"widths": (8, 8, 8, 8), "depths": (1, 1, 1, 1), "summary": 16, "detail": 8,
+                   "face": 8, "tower": ((8, 1), (8, 1), (8, 1))},
         "chunk": 16, "chunks": 5, "batch": 8, "steps": 20}
 LOG_SECONDS, SAVE_SECONDS = 30.0, 120.0
+KEPT = ("levels", "lateral", "refine", "parts")
+"""What stays as it is where training begins with given weights: what FID_w, LPIPS_w and the parts
+are made of, so that what was measured with these stays comparable."""
+CARE = {"smile": 6.0, "age": 3.0, "ageing": 6.0, "hair_style": 3.0, "hair_colour": 2.0,
+        **{name: 2.5 for name in IDENTITY}}
+"""How much an attribute's error counts, beside 1 for the others."""
+TWINS = 2.0
+"""How much the error of the difference of twins' readings counts."""
+OLD = 0.4
+"""From this age on the styles of ageing can be told apart."""
+CHANGED = {"smile": 4, "age": 1.5, "ageing": 3, "hair_style": 2, "hair_colour": 2,
+           **{name: 0.4 for name in IDENTITY}}
+"""What twins may differ in, and how readily."""
+ALIKE = ("bob", "bangs")
+"""Hair styles that are easily taken for each other."""
 MIRRORED = [READ.index(name) for name in ("yaw", "roll", "light")]
 DRAWING = ("attributes", "scene", "anatomy", "wardrobe", "backgrounds", "styles", "noise", "render")
 
@@ -79,7 +103,7 @@ def run(out: Path, *, data: Path | None = None, steps: int | None = None,
         raise ValueError(f"data='{data}': the judge renders its own pictures; leave it out")
     chunk, chunks, batch = (TINY[k] for k in ("chunk", "chunks", "batch")) if tiny else (
         CHUNK, CHUNKS, BATCH)
-    folder = cache_folder() / f"judge-{chunk}x{chunks}-{world()}"
+    folder = cache_folder() / f"judge-twins-{chunk}x{chunks}-{world()}"
     ranks, rank = gather(device)
     if rank == 0:
         yield from draw(folder, chunk, chunks, device)
@@ -90,21 +114,38 @@ def run(out: Path, *, data: Path | None = None, steps: int | None = None,
     out.mkdir(parents=True, exist_ok=True)
     renders = Renders(folder, chunk, batch // ranks, seed)
     yield from fit(out, net.to(device), renders, steps=steps, resume=resume, device=device,
-                   seconds=60 * minutes if minutes else None)
+                   seconds=60 * minutes if minutes else None, lr=GENTLE if start else LR, muon=True)
 
 
 def begin(start: str | None, config: dict, seed: int) -> Judge:
-    """A fresh judge, or the weights that `start` names; a detail that those lack begins fresh."""
+    """A fresh judge, or the weights that `start` names with KEPT frozen.
+
+    A second look that those lack begins fresh, and nothing is read from it at first.
+    """
     if start is None:
         return fresh(Judge, config, seed)
-    old = pretrained.load(start).net
-    if not isinstance(old, Judge):
-        raise ValueError(f"start='{start}' is a {type(old).__name__}: accepted is a Judge")
-    if old.config["detail"]:
-        return old
-    net = fresh(Judge, {**old.config, "detail": config["detail"]}, seed)
-    net.load_state_dict(net.state_dict() | old.state_dict())
+    net = pretrained.load(start).net
+    if not isinstance(net, Judge):
+        raise ValueError(f"start='{start}' is a {type(net).__name__}: accepted is a Judge")
+    if "face" not in net.config:
+        old, net = net, fresh(Judge, {**config, **net.config}, seed)
+        state = old.state_dict()
+        for name, wide in net.state_dict().items():
+            if name in state and state[name].shape != wide.shape:  # a head
+                state[name] = F.pad(state[name], (0, wide.shape[1] - state[name].shape[1]))
+        net.load_state_dict(net.state_dict() | state)
+    for name in KEPT:
+        getattr(net, name).requires_grad_(False)
     return net
+
+
+def learn(net: nn.Module) -> None:
+    """Training mode, except for batch norms that are frozen: their statistics stay too."""
+    net.train()
+    for module in net.modules():
+        own = list(module.parameters())
+        if own and not any(p.requires_grad for p in own):
+            module.eval()
 
 
 def gather(device: str) -> tuple[int, int]:
@@ -120,9 +161,34 @@ def gather(device: str) -> tuple[int, int]:
 
 
 def records(k: int, chunk: int) -> Portraits:
-    """The portraits of chunk k."""
+    """The portraits of chunk k: twins beside each other, in rows 2i and 2i + 1."""
     generator = torch.Generator().manual_seed(DATA_SEED * 1_000_003 + k)
-    return portraits.sample(chunk, generator, **({} if k % 5 < 3 else TRAINING))
+    first = portraits.sample(chunk // 2, generator, **({} if k % 5 < 3 else TRAINING))
+    both = portraits.stack(first, twins(first, generator))
+    return both[torch.arange(chunk).view(2, -1).T.flatten()]
+
+
+def twins(p: Portraits, generator: torch.Generator) -> Portraits:
+    """Everyone with one attribute of CHANGED moved, of those that can be seen in them."""
+    hair = ~p.where("hair_style", "bald")
+    shown = {"ageing": p.age > OLD, "hair_style": p.where("subject", *HUMANS), "hair_colour": hair}
+    odds = torch.stack([share * shown.get(name, torch.ones_like(hair))
+                        for name, share in CHANGED.items()], 1)  # b names
+    which = torch.multinomial(odds, 1, generator=generator)[:, 0]
+    others = []
+    for name in CHANGED:
+        value = moved(p, name, generator)
+        if name == "hair_style":
+            alike = torch.rand(len(p), generator=generator) < 0.5
+            value = torch.where(alike & p.where(name, *ALIKE), mistaken(p), value)
+        others.append(fitting(p.replace(**{name: value})))
+    return portraits.stack(*others)[which * len(p) + torch.arange(len(p))]
+
+
+def mistaken(p: Portraits) -> Tensor:
+    """(b,) the other hair style of ALIKE."""
+    bob, bangs = (CATEGORICAL["hair_style"].index(name) for name in ALIKE)
+    return torch.where(p.hair_style == bob, bangs, bob)
 
 
 def draw(folder: Path, chunk: int, chunks: int, device: str) -> Iterator[Progress]:
@@ -152,16 +218,22 @@ def _array(file: Path, shape: tuple[int, ...]) -> numpy.ndarray:
 
 
 def world() -> str:
-    """Eight letters that change with what draws the world, so that no stale render is used."""
+    """Eight letters that change with what draws the set, so that no stale render is used."""
     folder = Path(portraits.__file__).parent
-    return hashlib.sha256(b"".join((folder / f"{s}.py").read_bytes() for s in DRAWING)).hexdigest()[
-        :8]
+    content = b"".join((folder / f"{s}.py").read_bytes() for s in DRAWING) + repr(CHANGED).encode()
+    return hashlib.sha256(content).hexdigest()[:8]
 
 
 class Renders:
-    """The set as batches: renders(k) -> Batch, mirrored at random, with weak noise and blur."""
+    """The set as batches: renders(k) -> Batch, twins mirrored alike, with weak noise and blur.
+
+    ValueError if the batch is odd, so that twins would be parted.
+    """
 
     def __init__(self, folder: Path, chunk: int, batch: int, seed: int) -> None:
+        if batch % 2:
+            raise ValueError(f"batch={batch} parts twins: accepted are even numbers; take another "
+                             "number of processes")
         self.pixels = numpy.load(folder / "images.npy", mmap_mode="r")
         self.maps = numpy.load(folder / "labels.npy", mmap_mode="r")
         self.records = portraits.stack(*(records(k, chunk) for k in range(len(self.pixels))))
@@ -173,8 +245,9 @@ class Renders:
         epoch, place = divmod(k, n)
         if epoch != self._epoch:
             self._epoch = epoch
-            self._order = numpy.random.default_rng((self.seed, epoch)).permutation(
-                len(self.records))
+            pairs = numpy.random.default_rng((self.seed, epoch)).permutation(
+                len(self.records) // 2)
+            self._order = (2 * pairs[:, None] + numpy.arange(2)).flatten()
         rows = self._order[place * self.batch : (place + 1) * self.batch]
         chunk, row = rows // self.chunk, rows % self.chunk
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + k)
@@ -184,7 +257,7 @@ class Renders:
         mapped = torch.from_numpy(with_map)
         some = self.records[torch.from_numpy(rows)]
         values = standardised(some)
-        flip = torch.rand(len(x), generator=generator) < 0.5
+        flip = (torch.rand(len(x) // 2, generator=generator) < 0.5).repeat_interleave(2)
         x[flip] = x[flip].flip(-1)
         maps[flip[mapped]] = maps[flip[mapped]].flip(-1)
         for column in MIRRORED:
@@ -206,7 +279,7 @@ def weights(p: Portraits) -> dict[str, Tensor]:
     seen = {name: torch.ones(len(p)) for name in CATEGORICAL}
     seen["hair_colour"] = p.where("subject", "woman", "man").float()  # light or dark in bronze too
     seen["clothes"] = (~cast).float()
-    seen["ageing"] = (p.age > 0.5).float()
+    seen["ageing"] = (p.age > OLD).float()
     seen["eyes"] = (~p.where("glasses", "sunglasses")).float()
     return seen
 
@@ -243,7 +316,7 @@ def fit(out: Path, net: nn.Module, renders: Callable[[int], Any], *, steps: int,
         done = restore(checkpoint, net, optimiser)
     ranks, rank = gather(device)
     dtype = fast_dtype(device)
-    net.train()
+    learn(net)
     logged = saved = done["seconds"]
     progress, updating, moved = None, False, 0.0
     try:
@@ -315,30 +388,48 @@ def cycle(share: float) -> float:
 
 def objective(net: Judge, batch: Batch, device: str, dtype: torch.dtype | None = None) -> Tensor:
     """Twice the mean cross-entropy of the attributes, the likelihood of the continuous ones, and
-    half the cross-entropy of the parts. dtype: that of the network's arithmetic, None float32."""
+    half the cross-entropy of the parts; attributes count as CARE says. Twins count besides by the
+    difference of their readings. dtype: that of the network's arithmetic, None float32."""
+    learns_parts = net.parts.weight.requires_grad and len(batch.mapped) > 0
+    x = batch.x.to(device)
     with torch.autocast(torch.device(device).type, dtype, enabled=dtype is not None):
-        features = net.features(batch.x.to(device))
-        low = net.read(features)
-        mapped = [f[batch.mapped.to(device)] for f in features[:3]]
-        parts = net.segment(mapped) if len(batch.mapped) else None
+        features = net.features(x)
+        low = net.read(x, features)
+        if learns_parts:
+            parts = net.segment([f[batch.mapped.to(device)] for f in features[:3]])
     reading = Reading({k: v.float() for k, v in low.logits.items()}, low.mean.float(),
                       low.log_var.float())
-    terms = []
+    total = 0.0
     for name, logits in reading.logits.items():
         each = F.cross_entropy(logits, batch.codes[name].to(device), reduction="none")
         weight = batch.weights[name].to(device)
-        terms.append((each * weight).sum() / weight.sum().clamp(min=1))
-    loss = 2 * torch.stack(terms).mean() + likelihood(reading, batch.values.to(device))
-    if parts is not None:
+        total = total + CARE.get(name, 1.0) * (each * weight).sum() / weight.sum().clamp(min=1)
+    values = batch.values.to(device)
+    loss = 2 * total / len(reading.logits) + likelihood(reading, values)
+    loss = loss + TWINS * difference(reading.mean, values)
+    if learns_parts:
         loss = loss + 0.5 * F.cross_entropy(parts.float(), batch.maps.to(device))
     return loss
 
 
+def care(like: Tensor) -> Tensor:
+    """(17,) the weights of CARE for the attributes in READ."""
+    return like.new_tensor([CARE.get(name, 1.0) for name in READ])
+
+
 def likelihood(reading: Reading, values: Tensor) -> Tensor:
-    """Gaussian negative log-likelihood, weighted by the deviation so that what is still uncertain
-    keeps its gradient (Seitzer et al. 2022, eq. 8 with beta = 1/2)."""
+    """Gaussian negative log-likelihood. The variances learn from it; the means learn from the
+    squared error alone, so that what is still uncertain keeps its gradient (Seitzer et al. 2022,
+    eq. 8 with beta = 1)."""
     each = 0.5 * (reading.log_var + (reading.mean - values) ** 2 * (-reading.log_var).exp())
-    return (each * (0.5 * reading.log_var).exp().detach()).mean()
+    return (each * reading.log_var.exp().detach() * care(values)).mean()
+
+
+def difference(mean: Tensor, values: Tensor) -> Tensor:
+    """Half the squared error of second twin less first, for what differs between them; the rest of
+    the picture, and what is wrong about both, drops out."""
+    said, true = mean[1::2] - mean[::2], values[1::2] - values[::2]
+    return 0.5 * ((said - true) ** 2 * (true != 0) * care(values)).mean()
 
 
 # ---- what is written ------------------------------------------------------------------------
@@ -383,9 +474,9 @@ def export(out: Path, net: Judge, done: dict, renders: Renders, device: str, ran
 
 CARD = """# judge
 
-Reads attributes, identity and parts off portraits of the course's own world, 64x64. AdamW, one
-cycle of the learning rate, mirrored copies, weak noise and blur. Made by `coursekit train judge`;
-`coursekit bench judge` prints its gates.
+Reads attributes, identity and parts off portraits of the course's own world, 64x64. Muon, one
+cycle of the learning rate, twins, mirrored copies, weak noise and blur. Made by `coursekit train
+judge`; `coursekit bench judge` prints its gates.
 
 | | |
 |---|---|"""
