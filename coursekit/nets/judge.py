@@ -33,7 +33,7 @@ FACE = slice(3, 13)
 """Rows and columns of level 1 that hold the face, whatever the pose."""
 
 PIXELS = (slice(8, 48), slice(12, 52))
-"""Rows and columns of pixels that do."""
+"""Rows and columns of the picture that hold it."""
 
 TOWER = ((16, 2), (48, 4), (96, 4), (128, 2))
 """Channels and blocks at 40, 20, 10 and 5 rows of the face. A curved lip is a pixel or two, which
@@ -95,9 +95,8 @@ class Judge(nn.Module):
                  tower: tuple[tuple[int, int], ...] = TOWER) -> None:
         super().__init__()
         self.config = {"widths": tuple(widths), "depths": tuple(depths), "summary": summary,
-                       "detail": detail}
-        if face:
-            self.config |= {"face": face, "tower": tuple(tuple(level) for level in tower)}
+                       "detail": detail, "face": face,
+                       "tower": tuple(tuple(level) for level in tower)}
         self.levels = levels(12, zip(widths, depths, strict=True))
         coarse = widths[3] * (SIZE // 16) ** 2
         self.summary = Dense(coarse, summary)
@@ -148,7 +147,7 @@ class Judge(nn.Module):
         if self.config["detail"]:
             near = features[1][:, :, FACE, FACE].contiguous()
             h = self.blend(torch.cat([h, self.detail(near)], 1))
-        if "face" in self.config:
+        if self.config["face"]:
             near = x[:, :, *PIXELS].contiguous(memory_format=torch.channels_last)
             for level in self.tower:
                 near = level(near)

@@ -127,8 +127,9 @@ def begin(start: str | None, config: dict, seed: int) -> Judge:
     net = pretrained.load(start).net
     if not isinstance(net, Judge):
         raise ValueError(f"start='{start}' is a {type(net).__name__}: accepted is a Judge")
-    if "face" not in net.config:
-        old, net = net, fresh(Judge, {**config, **net.config}, seed)
+    if not net.config["face"]:
+        second = {k: config[k] for k in ("face", "tower") if k in config}
+        old, net = net, fresh(Judge, net.config | second, seed)
         state = old.state_dict()
         for name, wide in net.state_dict().items():
             if name in state and state[name].shape != wide.shape:  # a head
@@ -277,7 +278,7 @@ def weights(p: Portraits) -> dict[str, Tensor]:
     """1 where a categorical attribute can be seen at all, else 0; one (b,) tensor for each."""
     cast = p.where("style", "bronze")
     seen = {name: torch.ones(len(p)) for name in CATEGORICAL}
-    seen["hair_colour"] = p.where("subject", "woman", "man").float()  # light or dark in bronze too
+    seen["hair_colour"] = p.where("subject", *HUMANS).float()  # light or dark in bronze too
     seen["clothes"] = (~cast).float()
     seen["ageing"] = (p.age > OLD).float()
     seen["eyes"] = (~p.where("glasses", "sunglasses")).float()
