@@ -6,14 +6,16 @@ import numpy
 import pytest
 import scipy.linalg
 import torch
+from scipy.stats import multivariate_normal
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sklearn.neighbors import NearestNeighbors
+from torch.nn import functional as F
 from torch.testing import assert_close
 
 from coursekit import portraits
 from coursekit.classroom import metrics
 from coursekit.nets.judge import MIDDLES, READ, SPREADS, Judge, Reading
-from coursekit.portraits import CATEGORICAL
+from coursekit.portraits import CATEGORICAL, IDENTITY
 
 SMALL = {"widths": (4, 6, 8, 8), "depths": (1, 1, 1, 1), "summary": 8}
 
@@ -28,7 +30,7 @@ class Oracle(Judge):
 
     def forward(self, x):
         p = self.record[(x[:, 0, 0, 0] * 100).round().long()]
-        logits = {n: 50.0 * torch.nn.functional.one_hot(getattr(p, n), len(v)).float()
+        logits = {n: 50.0 * F.one_hot(getattr(p, n), len(v)).float()
                   for n, v in CATEGORICAL.items()}
         columns = [(getattr(p, n) - m) / s for n, m, s in zip(READ, MIDDLES, SPREADS, strict=True)]
         return Reading(logits, torch.stack(columns, 1), torch.zeros(len(p), len(READ)))
@@ -139,12 +141,48 @@ def test_kept_counts_readings_that_stay(generator):
 def test_identity_is_blind_to_everything_else(generator):
     p = portraits.sample(8, generator)
     other = portraits.sample(8, generator).replace(
-        **{name: getattr(p, name) for name in portraits.IDENTITY})
-    opposite = p.replace(**{name: -getattr(p, name) for name in portraits.IDENTITY})
+        **{name: getattr(p, name) for name in IDENTITY})
+    opposite = p.replace(**{name: -getattr(p, name) for name in IDENTITY})
     oracle = Oracle(portraits.stack(p, other, opposite))
     one, two, three = (pictures(*range(k, k + 8)) for k in (0, 8, 16))
     assert_close(metrics.id_w(oracle, one, two), torch.ones(8))
     assert_close(metrics.id_w(oracle, one, three), -torch.ones(8))
+
+
+def test_same_is_the_likelihood_ratio_of_joint_normals(generator, monkeypatch):
+    """Measurements z + e of identities z, as scipy's normals have them."""
+    normal = multivariate_normal.logpdf
+    noise = torch.rand(2, 4, len(IDENTITY), generator=generator, dtype=torch.float64) + 0.05
+    seen = torch.randn(2, 4, len(IDENTITY), generator=generator, dtype=torch.float64)
+    told = [Reading({}, *(F.pad(h, (0, 7)) for h in (seen[k] / (1 + noise[k]),
+                                                     (noise[k] / (1 + noise[k])).log())))
+            for k in (0, 1)]
+    monkeypatch.setattr(metrics, "readings", lambda judge, x: told[int(x.amax())])
+    x = torch.zeros(4, 3, 64, 64)
+    peer = torch.zeros(4, dtype=torch.float64)
+    for row in range(4):
+        for k in range(len(IDENTITY)):
+            a, b = seen[:, row, k].tolist()
+            va, vb = (1 + noise[:, row, k]).tolist()
+            peer[row] += normal([a, b], cov=[[va, 1], [1, vb]]) - normal(a, cov=va) - normal(
+                b, cov=vb)
+    assert_close(metrics.same_w(None, x, x + 1), peer, atol=1e-10, rtol=0)
+    assert_close(metrics.same_w(None, x + 1, x), peer, atol=1e-10, rtol=0)
+
+
+def test_same_hears_nothing_of_what_one_picture_hides(generator, monkeypatch):
+    mean, log_var = torch.randn(2, 4, 17, generator=generator), torch.full((2, 4, 17), -2.0)
+    hidden = [mean.clone(), log_var.clone()]
+    hidden[0][0, :, 4:], hidden[1][0, :, 4:] = 0.0, 1.5  # less sure than the prior: as the prior
+    other = [hidden[0].clone(), hidden[1].clone()]
+    other[0][1, :, 4:], other[1][1, :, 4:] = 0.7, -6.0
+    x, found = torch.zeros(4, 3, 64, 64), []
+    for means, log_vars in (hidden, other):
+        told = [Reading({}, m, v) for m, v in zip(means, log_vars, strict=True)]
+        monkeypatch.setattr(metrics, "readings", lambda judge, x, told=told: told[int(x.amax())])
+        found.append(metrics.same_w(None, x, x + 1))
+    assert_close(found[0], found[1], atol=1e-4, rtol=0)
+    assert found[0].abs().max() > 0.1
 
 
 def test_lpips_is_a_symmetric_distance_within_its_range(judge, pair):
@@ -246,6 +284,7 @@ BAD = {
     "numbers of pictures": (lambda j, x: metrics.psnr(x, x[:1]), "accepted is one shape"),
     "range": (lambda j, x: metrics.psnr(x, x + 3), r"accepted are \[-1, 1\]"),
     "nan": (lambda j, x: metrics.id_w(j, x, x * math.nan), "nan"),
+    "same, of one": (lambda j, x: metrics.same_w(j, x, x[:1]), "a and b have shapes"),
     "attribute": (lambda j, x: metrics.tas(j, x, {"nose": 1.0}), "attribute 'nose': accepted are"),
     "value": (lambda j, x: metrics.tas(j, x, {"hat": "crown"}), "beanie"),
     "number": (lambda j, x: metrics.tas(j, x, {"age": 2.0}), r"\[0, 1\]"),

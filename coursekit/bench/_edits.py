@@ -26,7 +26,7 @@ from torch import Tensor
 
 from coursekit import portraits
 from coursekit.bench import Row
-from coursekit.bench.judge import PIXELS, THRESHOLD, fitting
+from coursekit.bench.judge import PIXELS, THRESHOLD
 from coursekit.bench.samples import HELD_OUT
 from coursekit.classroom import metrics
 from coursekit.nets.control import tapped
@@ -34,6 +34,7 @@ from coursekit.nets.judge import Judge
 from coursekit.nets.latent import Latent
 from coursekit.portraits import CATEGORICAL, TRAINING, Counterfactual, Portraits, truth
 from coursekit.portraits.attributes import HUMANS
+from coursekit.recipes._changes import fitting
 
 ATTRIBUTES = ("subject", "hair_colour", "glasses", "smile", "background")
 RESTYLED = ("clothes", "background")

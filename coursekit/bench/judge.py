@@ -16,6 +16,7 @@ from coursekit.bench import Row
 from coursekit.classroom import metrics
 from coursekit.nets.judge import READ, Judge, Reading
 from coursekit.portraits import CATEGORICAL, IDENTITY, TRAINING, Portraits, truth
+from coursekit.recipes._changes import fitting
 
 N, SEEN, PAIRS, SET = 2000, 200, 1000, 1000
 PIXELS, THRESHOLD = 12, 0.08
@@ -37,8 +38,9 @@ def rows(*, seed: int, device: str) -> Iterator[Row]:
     fit = sum(r2(reading.value(name), getattr(p, name)) for name in IDENTITY) / len(IDENTITY)
     yield Row("identity parameters: mean R^2", fit, None, "", "higher", N)
     for name, kept in (("all else changed", ()), ("all but style changed", ("style",))):
-        yield Row(f"identity, {name}: AUC", verification(judge, generator, kept, device), 0.99, "",
-                  "higher", 2 * PAIRS)
+        told, alike = verification(judge, generator, kept, device)
+        yield Row(f"identity, {name}: AUC", told, 0.99, "", "higher", 2 * PAIRS)
+        yield Row(f"identity, {name}: AUC of ID_w", alike, None, "", "higher", 2 * PAIRS)
     yield Row("silhouette: IoU", overlap(judge, p, x), 0.97, "", "higher", N)
     yield from growth(judge, generator, device)
 
@@ -93,8 +95,9 @@ def r2(said: Tensor, true: Tensor) -> float:
 
 
 def verification(judge: Judge, generator: torch.Generator, kept: tuple[str, ...],
-                 device: str) -> float:
-    """AUC of id_w: the same person against another of the same subject, all but `kept` redrawn."""
+                 device: str) -> tuple[float, float]:
+    """The same person against another of the same subject, all but `kept` redrawn: AUC of the
+    likelihood ratio `same_w`, and of the cosine `id_w`."""
     from sklearn.metrics import roc_auc_score  # it takes 1.5 s; `samples` needs only `blur`
 
     first, second, other = (portraits.sample(PAIRS, generator, device=device) for _ in range(3))
@@ -102,14 +105,10 @@ def verification(judge: Judge, generator: torch.Generator, kept: tuple[str, ...]
     second = fitting(second.replace(**same, **{k: getattr(first, k) for k in IDENTITY}))
     other = fitting(other.replace(**same))
     x, y, z = (portraits.render(q) for q in (first, second, other))
-    likeness = torch.cat([metrics.id_w(judge, x, y), metrics.id_w(judge, x, z)]).cpu()
-    return float(roc_auc_score([1] * PAIRS + [0] * PAIRS, likeness))
-
-
-def fitting(p: Portraits) -> Portraits:
-    """No hair on animals and beards on men alone, as `sample` has it, after a change of subject."""
-    human, man = p.where("subject", "woman", "man"), p.where("subject", "man")
-    return p.replace(hair_style=p.hair_style * human, beard=p.beard * man)
+    right = [1] * PAIRS + [0] * PAIRS
+    scores = (torch.cat([metric(judge, x, y), metric(judge, x, z)]).cpu()
+              for metric in (metrics.same_w, metrics.id_w))
+    return tuple(float(roc_auc_score(right, score)) for score in scores)
 
 
 @torch.no_grad()

@@ -5,8 +5,9 @@
     kept      share of the attributes that a reconstruction keeps
     locality  mean change inside and outside the true mask
     iou       overlap of two masks
-    id_w      likeness of the identity            lpips_w  perceptual distance
-    fid_w     Frechet distance between two sets   psnr, ssim  pixel by pixel
+    id_w      likeness of the identity            same_w  is it one person or are they two?
+    lpips_w   perceptual distance                 psnr, ssim  pixel by pixel
+    fid_w     Frechet distance between two sets
 
 The suffix _w says that the features are those of this world's judge: the numbers are no LPIPS, FID
 or ArcFace similarity and cannot be compared with those of a paper. Pictures are (b, 3, 64, 64) in
@@ -26,7 +27,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coursekit.nets.judge import READ, Judge, Reading, check_pictures
-from coursekit.portraits.attributes import CATEGORICAL, CONTINUOUS, check_range, check_value
+from coursekit.portraits.attributes import (
+    CATEGORICAL, CONTINUOUS, IDENTITY, check_range, check_value,
+)
 
 BATCH = 128  # pictures that the judge sees at once
 PSNR_CAP = 100.0  # dB: one exact copy must not make a mean infinite
@@ -161,9 +164,35 @@ def ntd(judge: Judge, source: Tensor, edited: Tensor, reconstructed: Tensor,
 
 
 def id_w(judge: Judge, a: Tensor, b: Tensor) -> Tensor:
-    """Likeness of two identities in [-1, 1]: the cosine of the judge's identity vectors."""
+    """Likeness of two identities in [-1, 1]: the cosine of the judge's identity vectors.
+
+    It says how alike two pictures of one person are; whether it is one person, `same_w` tells
+    better.
+    """
     _check_pair("a", a, "b", b)
     return F.cosine_similarity(readings(judge, a).identity, readings(judge, b).identity)
+
+
+def same_w(judge: Judge, a: Tensor, b: Tensor) -> Tensor:
+    """Is it one person? Log-likelihood ratio in nats, one identity against two; (b,), 0 undecided.
+
+    As in Prince and Elder (2007): with the judge's N(m, v) of each of the ten identity parameters
+    and their prior N(0, 1), the sum of log of the integral of N(m_a, v_a) N(m_b, v_b) / N(0, 1).
+    What the judge cannot see in one of them (m = 0, v = 1) says nothing, what it sees sharply in
+    both says much. Both are taken to show the same subject.
+    """
+    _check_pair("a", a, "b", b)
+    one, two = (_precisions(readings(judge, some)) for some in (a, b))
+    precision = one[1] + two[1] - 1
+    square = (one[0] + two[0]).square() / precision - one[0].square() / one[1] - (
+        two[0].square() / two[1])
+    return (square + (one[1] * two[1] / precision).log()).sum(1) / 2
+
+
+def _precisions(reading: Reading) -> tuple[Tensor, Tensor]:
+    """m / v and 1 / v of the identity parameters, each (b, 10); v at most the prior's 1."""
+    precision = (-reading.log_var[:, : len(IDENTITY)]).exp().clamp(min=1)
+    return reading.identity * precision, precision
 
 
 @torch.no_grad()

@@ -40,7 +40,7 @@ from coursekit.recipes._changes import fitting, moved
 from coursekit.recipes._muon import BETAS, Muon
 
 NAME = "judge"
-CHUNK, CHUNKS, DATA_SEED = 512, 512, 0
+CHUNK, CHUNKS, DATA_SEED = 512, 1024, 0
 BATCH, STEPS, LR, DECAY = 96, 12_000, 2e-3, 0.02
 GENTLE = 1e-3  # the learning rate where training begins with given weights
 CONFIG = {"depths": (1, 2, 2, 1), "detail": 256, "face": 256}

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pwd
 import re
 import resource
 import shutil
@@ -212,7 +213,8 @@ def confined(command: tuple[str, ...], course: Path) -> None:
 
 def walls(course: Path) -> list[str]:
     """All of the machine to read but homes and scratch, and the copy of the course to write."""
-    empty = (Path.home(), Path("/tmp"), Path("/dev/shm"))
+    account = Path(pwd.getpwuid(os.getuid()).pw_dir)  # HOME may name another
+    empty = sorted({Path.home(), account, Path("/tmp"), Path("/dev/shm")})
     seen = {path: "--ro-bind" for path in map(Path, (sys.base_prefix, sys.prefix, HERE.parents[1]))}
     seen[course] = "--bind"
     between = {p for path in seen for p in path.parents if set(empty) & set(p.parents)}
