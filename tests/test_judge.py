@@ -1,8 +1,12 @@
 """The judge's network, its recipe on a toy size, and the shipped weights on fresh renders."""
 
+import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
+import numpy
 import pytest
 import torch
 from torch.testing import assert_close
@@ -223,7 +227,7 @@ def test_twins_differ_in_one_thing_that_can_be_seen():
 
 
 def test_a_batch_depends_on_its_number_alone(cache):
-    list(recipe.draw(cache / "set", 16, 5, "cpu"))
+    list(recipe.draw(cache / "set", 16, 5, 3, "cpu"))
     one = recipe.Renders(cache / "set", 16, 8, seed=3)
     late = recipe.Renders(cache / "set", 16, 8, seed=3)
     for k in range(13):
@@ -235,7 +239,7 @@ def test_a_batch_depends_on_its_number_alone(cache):
 
 
 def test_twins_stay_together(cache):
-    list(recipe.draw(cache / "set", 16, 5, "cpu"))
+    list(recipe.draw(cache / "set", 16, 5, 3, "cpu"))
     batch = recipe.Renders(cache / "set", 16, 8, seed=3)(2)
     apart = (batch.values[::2] != batch.values[1::2]).sum(1)
     for name in CATEGORICAL:
@@ -247,7 +251,7 @@ def test_twins_stay_together(cache):
 
 def test_batches_fit_their_records(cache):
     """What a batch says of its pictures is what the world says, mirrored or not."""
-    list(recipe.draw(cache / "set", 16, 4, "cpu"))
+    list(recipe.draw(cache / "set", 16, 4, 0, "cpu"))
     batch = recipe.Renders(cache / "set", 16, 32, seed=0)(0)
     assert len(batch.mapped) == len(batch.maps) > 0
     p = portraits.stack(*(recipe.records(k, 16) for k in range(4)))
@@ -263,6 +267,33 @@ def test_batches_fit_their_records(cache):
         assert torch.equal(true, labels.flip(-1) if flip else labels)
         picture = portraits.render(p[k])[0]
         assert (batch.x[row] - (picture.flip(-1) if flip else picture)).abs().mean() < 0.08
+
+
+@pytest.mark.slow
+def test_two_processes_draw_the_set_of_one_and_learn_together(cache):
+    script = cache / "job.py"  # gloo's threads now and then abort an interpreter that shuts down
+    script.write_text(f"""
+import os
+from pathlib import Path
+from coursekit.recipes import judge
+for update in judge.run(Path({str(cache)!r}) / "two", steps=3, tiny=True):
+    pass
+print("reached", update.step, update.images)
+os.sys.stdout.flush()
+os._exit(0)
+""")
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+         str(script)], capture_output=True, text=True, timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("reached 3 24") == 2
+    assert isinstance(pretrained.load(cache / "two").net, Judge)
+    (drawn,) = (cache / "cache" / "coursekit").glob("judge-twins-16x5-0-*")
+    list(recipe.draw(cache / "one", 16, 5, 0, "cpu"))
+    for name in ("images", "labels", "done"):
+        one, two = (numpy.load(folder / f"{name}.npy") for folder in (cache / "one", drawn))
+        assert (one == two).all() and one.any()
 
 
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(cache):
@@ -287,6 +318,29 @@ def test_the_clock_counts_what_the_optimiser_takes(cache, monkeypatch):
     monkeypatch.setattr(torch.optim.AdamW, "step", slow)
     *_, last = recipe.run(cache / "a", steps=6, tiny=True)
     assert last.seconds > 5 * 0.2
+
+
+def test_statistics_of_batch_norms_are_those_of_many_pictures(cache, monkeypatch):
+    """Settled over one batch, a judge in eval mode reads in it what it reads in training mode."""
+    monkeypatch.setattr(recipe, "SETTLING", 80)
+    list(recipe.draw(cache / "set", 16, 5, 3, "cpu"))
+    renders = recipe.Renders(cache / "set", 16, 80, seed=3)
+    net = recipe.begin(None, recipe.TINY["config"], 0)
+    for name in recipe.KEPT:
+        getattr(net, name).requires_grad_(False)
+    frozen = [v.clone() for name in recipe.KEPT for v in getattr(net, name).buffers()]
+    recipe.settle(net, renders, "cpu")
+    kept = [v for name in recipe.KEPT for v in getattr(net, name).buffers()]
+    assert_close(kept, frozen, atol=0, rtol=0)
+    x = renders(0).x
+    with torch.no_grad():
+        trained = net(x).mean
+        settled = net.eval()(x).mean
+    assert_close(settled, trained, atol=0.02, rtol=0.02)  # a variance over 80 or over 79
+    list(recipe.run(cache / "a", steps=2, tiny=True))
+    last = torch.load(cache / "a" / "checkpoint.pt", weights_only=True)["net"]
+    left = pretrained.load(cache / "a").net.state_dict()
+    assert (left["summary.2.running_mean"] - last["summary.2.running_mean"]).abs().max() > 0.01
 
 
 def test_weights_without_a_second_look_are_read_at_first_as_before(cache, x):

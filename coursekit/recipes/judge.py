@@ -5,8 +5,8 @@ the training distribution; one chunk in three with a map of its parts. Rows 2i a
 that differ in one thing: the error of the difference of their readings is about that thing alone.
 Mirrored copies are exact but for a glint in the eye, once the signs of yaw, roll and light are
 turned. Weak noise and blur keep the judge from leaning on the film grain, which a generator does
-not draw. Batch k and its noise depend on the seed and k alone, so a run that was killed goes on as
-if it had not been.
+not draw. The set, batch k and its noise depend on the seed and k alone: a run that was killed goes
+on as if it had not been, and another seed is another set.
 
 With `start` the trunk and the parts stay as they are and only the readings learn: whatever was
 measured in FID_w or LPIPS_w still stands.
@@ -40,7 +40,7 @@ from coursekit.recipes._changes import fitting, moved
 from coursekit.recipes._muon import BETAS, Muon
 
 NAME = "judge"
-CHUNK, CHUNKS, DATA_SEED = 512, 1024, 0
+CHUNK, CHUNKS = 512, 1024
 BATCH, STEPS, LR, DECAY = 96, 12_000, 2e-3, 0.02
 GENTLE = 1e-3  # the learning rate where training begins with given weights
 CONFIG = {"depths": (1, 2, 2, 1), "detail": 256, "face": 256}
@@ -63,6 +63,8 @@ CHANGED = {"smile": 4, "age": 1.5, "ageing": 3, "hair_style": 2, "hair_colour": 
 """What twins may differ in, and how readily."""
 ALIKE = ("bob", "bangs")
 """Hair styles that are easily taken for each other."""
+SETTLING = 15_360
+"""How many pictures the statistics of batch norms are taken from in the end."""
 MIRRORED = [READ.index(name) for name in ("yaw", "roll", "light")]
 DRAWING = ("attributes", "scene", "anatomy", "wardrobe", "backgrounds", "styles", "noise", "render")
 
@@ -103,18 +105,18 @@ def run(out: Path, *, data: Path | None = None, steps: int | None = None,
         raise ValueError(f"data='{data}': the judge renders its own pictures; leave it out")
     chunk, chunks, batch = (TINY[k] for k in ("chunk", "chunks", "batch")) if tiny else (
         CHUNK, CHUNKS, BATCH)
-    folder = cache_folder() / f"judge-twins-{chunk}x{chunks}-{world()}"
+    folder = cache_folder() / f"judge-twins-{chunk}x{chunks}-{seed}-{world()}"
     ranks, rank = gather(device)
-    if rank == 0:
-        yield from draw(folder, chunk, chunks, device)
-    if ranks > 1:
-        distributed.barrier()
+    yield from draw(folder, chunk, chunks, seed, device, ranks, rank)
     net = begin(start, TINY["config"] if tiny else CONFIG, seed)
     steps = steps or (10**9 if minutes else TINY["steps"] if tiny else STEPS)
     out.mkdir(parents=True, exist_ok=True)
     renders = Renders(folder, chunk, batch // ranks, seed)
     yield from fit(out, net.to(device), renders, steps=steps, resume=resume, device=device,
                    seconds=60 * minutes if minutes else None, lr=GENTLE if start else LR, muon=True)
+    if rank == 0:
+        settle(net, renders, device)
+        pretrained.save(out, net, net.config)
 
 
 def begin(start: str | None, config: dict, seed: int) -> Judge:
@@ -149,6 +151,22 @@ def learn(net: nn.Module) -> None:
             module.eval()
 
 
+@torch.no_grad()
+def settle(net: Judge, renders: "Renders", device: str) -> None:
+    """Gives batch norms that learn the statistics over SETTLING pictures, in place of the moving
+    averages of training, which hold but its last few batches (Wu & Johnson 2021, section 3)."""
+    learn(net)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.training:
+            module.reset_running_stats()
+            module.momentum = None  # the mean of all batches
+    for k in range(min(SETTLING, len(renders.records)) // renders.batch):
+        x = renders(k).x.to(device)
+        features = net.features(x)
+        net.read(x, features)
+        net.segment(features)
+
+
 def gather(device: str) -> tuple[int, int]:
     """How many processes share the work, and which this is: (1, 0) without `torchrun`."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -161,9 +179,9 @@ def gather(device: str) -> tuple[int, int]:
 # ---- the set --------------------------------------------------------------------------------
 
 
-def records(k: int, chunk: int) -> Portraits:
+def records(k: int, chunk: int, seed: int = 0) -> Portraits:
     """The portraits of chunk k: twins beside each other, in rows 2i and 2i + 1."""
-    generator = torch.Generator().manual_seed(DATA_SEED * 1_000_003 + k)
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + k)
     first = portraits.sample(chunk // 2, generator, **({} if k % 5 < 3 else TRAINING))
     both = portraits.stack(first, twins(first, generator))
     return both[torch.arange(chunk).view(2, -1).T.flatten()]
@@ -192,24 +210,32 @@ def mistaken(p: Portraits) -> Tensor:
     return torch.where(p.hair_style == bob, bangs, bob)
 
 
-def draw(folder: Path, chunk: int, chunks: int, device: str) -> Iterator[Progress]:
-    """Renders what is missing of the set into `folder`: images.npy, labels.npy, done.npy."""
+def draw(folder: Path, chunk: int, chunks: int, seed: int, device: str, ranks: int = 1,
+         rank: int = 0) -> Iterator[Progress]:
+    """Renders what is missing of the set into `folder`: images.npy, labels.npy, done.npy. Every
+    process draws its share, and leaves when all have."""
     folder.mkdir(parents=True, exist_ok=True)
+    if rank > 0:
+        distributed.barrier()  # rank 0 makes the files
     pixels = _array(folder / "images.npy", (chunks, chunk, 3, 64, 64))
     maps = _array(folder / "labels.npy", ((chunks + 2) // 3, chunk, 64, 64))
     done = _array(folder / "done.npy", (chunks,))
+    if rank == 0 and ranks > 1:
+        distributed.barrier()
     begun, drawn = time.perf_counter(), 0
-    for k in range(chunks):
+    for k in range(rank, chunks, ranks):
         if done[k]:
             continue
-        some = records(k, chunk).to(device)
+        some = records(k, chunk, seed).to(device)
         pixels[k] = images.to_uint8(portraits.render(some)).cpu().numpy()
         if k % 3 == 0:
             maps[k // 3] = truth.labels(some).cpu().numpy()
         done[k] = 1
         drawn += chunk
         seconds = time.perf_counter() - begun
-        yield Progress(0, 1, drawn, math.nan, seconds, drawn / seconds)
+        yield Progress(0, 1, ranks * drawn, math.nan, seconds, ranks * drawn / seconds)
+    if ranks > 1:
+        distributed.barrier()
 
 
 def _array(file: Path, shape: tuple[int, ...]) -> numpy.ndarray:
@@ -237,7 +263,8 @@ class Renders:
                              "number of processes")
         self.pixels = numpy.load(folder / "images.npy", mmap_mode="r")
         self.maps = numpy.load(folder / "labels.npy", mmap_mode="r")
-        self.records = portraits.stack(*(records(k, chunk) for k in range(len(self.pixels))))
+        self.records = portraits.stack(
+            *(records(k, chunk, seed) for k in range(len(self.pixels))))
         self.chunk, self.batch, self.seed = chunk, batch, seed
         self._epoch, self._order = -1, numpy.empty(0)
 
@@ -462,7 +489,7 @@ def export(out: Path, net: Judge, done: dict, renders: Renders, device: str, ran
     """The model and its card, which says how it was made."""
     pretrained.save(out, net, net.config)
     facts = {"Data": f"{len(renders.records)} renders (three fifths of the full world, two fifths "
-                     f"of the training distribution), seed {DATA_SEED}",
+                     f"of the training distribution), seed {renders.seed}",
              "Updates": f"{done['step']} of {ranks * renders.batch} pictures, seed {renders.seed}",
              "Training time": f"{done['seconds']:.0f} s, {device}, {ranks} x "
                               f"{torch.get_num_threads()} threads",
